@@ -1,0 +1,114 @@
+"""tracedflow: event-driven workflows that show everything they did.
+
+This module is the composition root: it names the public API and says which edges the engine uses by default. Their
+modules are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from . import _factories
+from ._config import configure
+from ._live import accept_again, drain, runs
+from .context import Context
+from .decorators import step
+from .errors import (
+    ContextSerdeError,
+    ContextStateError,
+    DrainingError,
+    LimitError,
+    QueueFullError,
+    StepCancelledError,
+    StepTimeoutError,
+    StreamOffsetError,
+    TracedflowError,
+    WorkflowCancelledByUser,
+    WorkflowConfigurationError,
+    WorkflowDone,
+    WorkflowRuntimeError,
+    WorkflowStalledError,
+    WorkflowStepDoesNotExistError,
+    WorkflowTimeoutError,
+    WorkflowValidationError,
+)
+from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from .handler import WorkflowHandler
+from .limits import Limit
+from .middleware import (
+    AttemptCall,
+    Chain,
+    Middleware,
+    Notice,
+    Observer,
+    RunCall,
+    StepCall,
+)
+from .records import AttemptRecord, RunReport
+from .workflow import RunOptions, Workflow
+
+try:
+    __version__ = version("tracedflow")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0.0.0"
+
+
+def _edge(module: str, name: str, *, call: bool = True) -> Any:
+    def make() -> Any:
+        found = getattr(import_module(f"tracedflow.{module}"), name)
+        return found() if call else found
+
+    return make
+
+
+_factories.register("tracing", _edge("telemetry.tracing", "Tracing"))
+_factories.register("metrics", _edge("telemetry.metrics", "Metrics"))
+_factories.register("logs", _edge("telemetry.logs", "Logs"))
+_factories.register("console", _edge("telemetry.console", "Console"))
+_factories.register("explainer", _edge("inspect.why", "explain", call=False))
+
+__all__ = [
+    "AttemptCall",
+    "AttemptRecord",
+    "Chain",
+    "Context",
+    "ContextSerdeError",
+    "ContextStateError",
+    "DrainingError",
+    "Event",
+    "HumanResponseEvent",
+    "InputRequiredEvent",
+    "Limit",
+    "LimitError",
+    "Middleware",
+    "Notice",
+    "Observer",
+    "QueueFullError",
+    "RunCall",
+    "RunOptions",
+    "RunReport",
+    "StartEvent",
+    "StepCall",
+    "StepCancelledError",
+    "StepTimeoutError",
+    "StopEvent",
+    "StreamOffsetError",
+    "TracedflowError",
+    "Workflow",
+    "WorkflowCancelledByUser",
+    "WorkflowConfigurationError",
+    "WorkflowDone",
+    "WorkflowHandler",
+    "WorkflowRuntimeError",
+    "WorkflowStalledError",
+    "WorkflowStepDoesNotExistError",
+    "WorkflowTimeoutError",
+    "WorkflowValidationError",
+    "accept_again",
+    "configure",
+    "drain",
+    "runs",
+    "step",
+]

@@ -1,0 +1,84 @@
+"""The one registry of the live runs of this process; `runs()` and `drain()` read it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import _watchdog
+from .errors import DrainingError
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+    from .handler import WorkflowHandler
+
+_lock = threading.Lock()
+_runs: dict[str, Runner] = {}
+_draining = False
+
+
+def register(runner: Runner) -> None:
+    """Add a run that is about to start.
+
+    Raises:
+        DrainingError: the process is draining.
+        RuntimeError: a live run has the same id.
+    """
+    with _lock:
+        if _draining:
+            raise DrainingError(f"{runner.call.workflow} was not started: the process is draining")
+        if runner.run_id in _runs:
+            raise RuntimeError(f"run_id {runner.run_id!r} is that of a live run of {_runs[runner.run_id].call.workflow}; use another")
+        _runs[runner.run_id] = runner
+    _watchdog.watch(runner.loop, runner.thread_id)
+
+
+def unregister(runner: Runner) -> None:
+    """Remove a run that is over."""
+    with _lock:
+        if _runs.get(runner.run_id) is runner:
+            del _runs[runner.run_id]
+    _watchdog.unwatch(runner.loop)
+
+
+def live() -> list[Runner]:
+    """Return the live runs, oldest first."""
+    with _lock:
+        return list(_runs.values())
+
+
+def runs() -> list[WorkflowHandler[Any]]:
+    """Return the handlers of all live runs of this process, oldest first."""
+    return [runner.handler for runner in live()]
+
+
+async def drain(timeout: float = 30.0, then: Literal["cancel"] = "cancel") -> list[str]:
+    """Refuse new runs, let the live ones end for `timeout` seconds, then cancel the rest. New runs stay refused.
+
+    Only the runs of the calling event loop are awaited; those of other loops are cancelled through their own loop.
+
+    Returns:
+        The ids of the runs that had to be cancelled.
+    """
+    global _draining
+    with _lock:
+        _draining = True
+    loop = asyncio.get_running_loop()
+    handlers = [runner.handler for runner in live() if runner.loop is loop]
+    if handlers:
+        await asyncio.wait(handlers, timeout=timeout)
+    left = live()
+    for runner in left:
+        runner.loop.call_soon_threadsafe(runner.cancel, "the process is draining")
+    mine = [runner.handler for runner in left if runner.loop is loop]
+    if mine:
+        await asyncio.wait(mine, timeout=5.0)
+    return [runner.run_id for runner in left]
+
+
+def accept_again() -> None:
+    """Take new runs again after a drain."""
+    global _draining
+    with _lock:
+        _draining = False

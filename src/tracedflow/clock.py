@@ -1,0 +1,43 @@
+"""The one source of time and chance. The engine asks it and nothing else; tests put a virtual one in its place."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextvars import ContextVar
+from typing import Protocol
+
+_ALPHABET = "abcdefghijkmnopqrstuvwxyz0123456789"
+
+
+class Clock(Protocol):
+    """Time and chance, as the engine needs them."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back; only differences mean something."""
+        ...
+
+    def wall(self) -> float:
+        """Return seconds since the Unix epoch, UTC."""
+        ...
+
+    def new_id(self) -> str:
+        """Return a new run id: ten characters, lower case letters and digits."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+
+    def new_id(self) -> str:
+        """Return ten characters from the operating system's source of randomness."""
+        return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(10))
+
+
+SYSTEM = SystemClock()
+
+active: ContextVar[Clock] = ContextVar("tracedflow_clock", default=SYSTEM)
+"""The clock that runs started in this context use."""

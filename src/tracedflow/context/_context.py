@@ -1,0 +1,284 @@
+"""What a step, or the caller of a run, may do to the run. It asks the runner for everything and decides nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
+
+from typing_extensions import TypeVar
+
+from ..errors import ContextStateError
+from ..events import Event
+from ._sync import SyncContext
+from .state_store import DictState, StateStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._dispatch import StepScope
+    from .._runner import Runner
+    from ..retry_policy import RetryInfo
+    from ..workflow import Workflow
+
+StateT = TypeVar("StateT", default=DictState)
+EventT = TypeVar("EventT", bound=Event)
+ValueT = TypeVar("ValueT")
+
+current_scope: ContextVar[StepScope | None] = ContextVar("tracedflow_step", default=None)
+"""The step execution that this code runs in."""
+
+_MISSING: Any = object()
+DEFAULT_WAIT = 2000.0  # seconds
+
+
+class Context(Generic[StateT]):
+    """The state of a run and what can be done to it.
+
+    A step that has a parameter annotated with `Context` (or `Context[MyState]`) gets one; `handler.ctx` is the
+    caller's. `Context(workflow)` can be filled before a run and given to `workflow.run(ctx=)`, and to several runs
+    one after the other: they share its store.
+    """
+
+    __tracedflow_context__: ClassVar[bool] = True
+    __slots__ = ("__weakref__", "_dead", "_runner", "_saved", "_scope", "_store", "_workflow")
+
+    def __init__(self, workflow: Workflow[Any]) -> None:
+        self._workflow = workflow
+        self._runner: Runner | None = None
+        self._scope: StepScope | None = None
+        self._store: StateStore[StateT] | None = None
+        self._saved: Mapping[str, Any] | None = None
+        self._dead: str | None = None  # why it may not be used any more
+
+    @classmethod
+    def _inside(cls, scope: StepScope) -> Context[Any]:
+        context: Context[Any] = cls(scope.runner.workflow)
+        context._runner = scope.runner
+        context._scope = scope
+        return context
+
+    # --- anywhere ---
+
+    @property
+    def store(self) -> StateStore[StateT]:
+        """The run's state: `await ctx.store.get("key")`, `set`, `async with ctx.store.edit_state() as state`."""
+        scope = self._scope
+        if scope is None:
+            if self._store is None:
+                self._store = self._workflow._new_store()
+            return self._store
+        if scope.in_thread:
+            return cast("StateStore[StateT]", _NotInThread("store"))
+        return scope.runner.context.store
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run with this Context is live."""
+        return self._runner is not None and not self._runner.is_over
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self._live("run_id").run_id
+
+    @staticmethod
+    def get_step_context() -> Context[Any]:
+        """Return the Context of the step that is running.
+
+        Raises:
+            ContextStateError: called outside a step.
+        """
+        scope = current_scope.get()
+        if scope is None:
+            raise ContextStateError("get_step_context() was called outside a step; take a `ctx: Context` parameter in the step")
+        return scope.context
+
+    def send_event(self, message: Event, step: str | None = None) -> None:
+        """Send an event to every step that takes it, or to one named step. May be called from any thread.
+
+        Raises:
+            ContextStateError: the run has not started, or the step that owns this Context has ended.
+            WorkflowRuntimeError: `message` is no event, the step does not exist or does not take the event.
+            WorkflowDone: the run is over.
+        """
+        runner = self._live("send_event")
+        runner.send(message, step, self._scope)
+
+    # --- outside steps ---
+
+    def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
+        """Return a reader of the run's stream, as `handler.stream_events` does."""
+        return self._live("stream_events").stream(None, expose_internal=expose_internal)
+
+    async def running_steps(self) -> list[str]:
+        """Return the names of the steps that are running or parked."""
+        return self._live("running_steps").running_steps()
+
+    # --- in a step ---
+
+    def collect_events(
+        self, ev: Event, expected: Sequence[type[EventT]], buffer_id: str | None = None
+    ) -> list[EventT] | None:
+        """Add `ev` to this step's buffer; return a full set in the order of `expected`, else None.
+
+        A class that stands n times in `expected` is needed n times. What is too much for one set is kept for the
+        next. Build a long `expected` once and pass the same list.
+
+        Args:
+            ev: the event to add.
+            expected: event classes, exact.
+            buffer_id: names one of several buffers of the step.
+        """
+        return cast("list[EventT] | None", self._inside_step("collect_events").collect(ev, expected, buffer_id or "default"))
+
+    def wait_for_event(
+        self,
+        event_type: type[EventT],
+        waiter_event: Event | None = None,
+        waiter_id: str | None = None,
+        requirements: dict[str, Any] | None = None,
+        timeout: float | None = DEFAULT_WAIT,
+    ) -> Awaitable[EventT]:
+        """Park the step until an event of this class arrives; its slot is free meanwhile.
+
+        The step goes on where it was: nothing before the call runs again. One event answers one wait, the oldest
+        first. An event that came before is taken only if this wait publishes no question, or names it.
+
+        Args:
+            event_type: the exact class of the answer.
+            waiter_event: a question, published to the stream once.
+            waiter_id: names the wait, where a step has several of the same class.
+            requirements: attributes and values that the answer must have.
+            timeout: seconds, 2000 by default; None waits without limit.
+
+        Raises:
+            TimeoutError: no answer came in time.
+        """
+        scope = self._inside_step("wait_for_event", asynchronous=True)
+        return cast("Awaitable[EventT]", scope.wait(event_type, waiter_event, waiter_id, requirements or {}, timeout))
+
+    def write_event_to_stream(self, ev: Event | None) -> None:
+        """Put an event on the run's stream, for whoever reads `handler.stream_events()`. None is ignored."""
+        if ev is not None:
+            self._live("write_event_to_stream").write_to_stream(ev, self._scope)
+
+    def retry_info(self) -> RetryInfo:
+        """Return how often this execution was retried, and the last error."""
+        return self._inside_step("retry_info").retry_info()
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key that stays the same over retries and resumes of this execution: `run_id/step/number`."""
+        scope = self._inside_step("idempotency_key")
+        return f"{scope.runner.run_id}/{scope.execution.step}/{scope.execution.id}"
+
+    async def once(self, key: str, fn: Callable[[], Awaitable[ValueT]] | Callable[[], ValueT]) -> ValueT:
+        """Call `fn` once in the life of this execution; retries and resumes get the same value.
+
+        The value must be one that the serializer of the run can save, if the run is ever saved.
+        """
+        scope = self._inside_step("once", asynchronous=True)
+        known, value = scope.recall(f"once:{key}")
+        if known:
+            return cast("ValueT", value)
+        result = fn()
+        if isinstance(result, Awaitable):
+            result = await cast("Awaitable[ValueT]", result)
+        scope.remember(f"once:{key}", result)
+        return result
+
+    def measure(self, name: str, value: float, unit: str = "1") -> None:
+        """Put a number on the attempt's record and span; `@step(measures=[name])` makes it a metric too."""
+        self._inside_step("measure").call.measurements.append((name, float(value), unit))
+
+    def annotate(self, **facts: object) -> None:
+        """Put facts on the step's record and span, as `tracedflow.user.<name>`."""
+        self._inside_step("annotate").call.annotations.update(facts)
+
+    @contextmanager
+    def _expecting(self, runner: Runner, reason: str) -> Iterator[None]:
+        runner.expect(reason)
+        try:
+            yield
+        finally:
+            runner.no_longer_expect(reason)
+
+    def expect_external(self, reason: str) -> _Expecting:
+        """Say that something outside will send an event: `async with ctx.expect_external("webhook"):`.
+
+        While it is open, the run is not called stalled.
+        """
+        return _Expecting(self._expecting(self._live("expect_external"), reason))
+
+    @property
+    def sync(self) -> SyncContext:
+        """The blocking twins of the async members, for steps that are plain functions."""
+        return SyncContext(self._inside_step("sync"))
+
+    # --- kept from the seed's era ---
+
+    async def get(self, key: str, default: Any = _MISSING) -> Any:
+        """Return a value of the store. Deprecated: use `await ctx.store.get(key)`."""
+        warnings.warn("ctx.get is deprecated; use ctx.store.get", DeprecationWarning, stacklevel=2)
+        return await (self.store.get(key) if default is _MISSING else self.store.get(key, default))
+
+    async def set(self, key: str, value: Any) -> None:
+        """Set a value of the store. Deprecated: use `await ctx.store.set(key, value)`."""
+        warnings.warn("ctx.set is deprecated; use ctx.store.set", DeprecationWarning, stacklevel=2)
+        await self.store.set(key, value)
+
+    # --- which face this is ---
+
+    def _live(self, member: str) -> Runner:
+        if self._runner is None:
+            raise ContextStateError(f"ctx.{member} needs a run; start one with workflow.run(ctx=ctx)")
+        if self._dead is not None:
+            raise ContextStateError(f"ctx.{member} was called by {self._dead}")
+        return self._runner
+
+    def _inside_step(self, member: str, *, asynchronous: bool = False) -> StepScope:
+        scope = self._scope
+        if scope is None:
+            raise ContextStateError(f"ctx.{member} works in a step only; take a `ctx: Context` parameter there")
+        if self._dead is not None:
+            raise ContextStateError(f"ctx.{member} was called by {self._dead}")
+        if scope.ended:
+            raise ContextStateError(f"ctx.{member} was called after step `{scope.execution.step}` had ended; await what you start in it")
+        if asynchronous and scope.in_thread:
+            raise ContextStateError(f"ctx.{member} must be awaited and this step is a plain function; use ctx.sync.{member}")
+        return scope
+
+
+class _Expecting:
+    """Works with `async with` and with `with`."""
+
+    def __init__(self, inner: AbstractContextManager[None]) -> None:
+        self._inner = inner
+
+    def __enter__(self) -> None:
+        self._inner.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        self._inner.__exit__(*exc)
+
+    async def __aenter__(self) -> None:
+        self._inner.__enter__()
+
+    async def __aexit__(self, *exc: Any) -> None:
+        self._inner.__exit__(*exc)
+
+
+class _NotInThread:
+    """Stands for an async member in a plain function; any use of it names the blocking twin."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, member: str) -> Any:
+        name = f"{self._name}.{member}"
+        raise ContextStateError(f"ctx.{name} must be awaited and this step is a plain function; use ctx.sync.{name}")
+
+

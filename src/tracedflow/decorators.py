@@ -1,0 +1,262 @@
+"""`@step`: reads a function's signature and options into a `StepConfig`. Knows nothing of workflows at run time."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+
+from .errors import WorkflowValidationError
+from .events import Event
+
+if TYPE_CHECKING:
+    from .limits import Limiter
+    from .retry_policy import RetryPolicy
+
+StepFunction: TypeAlias = Callable[..., Any]
+"""An `async def` or `def` that takes an event and returns an event, a list of events or None."""
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+GRAPH_CHECKS = ("reachability", "terminal_event", "dead_end")
+"""The checks of the graph that can be skipped, for a step or for a workflow."""
+
+_UNION_ORIGINS = (Union, types.UnionType)
+_FRAMES_SEARCHED = 5  # a class body in a function in a test, with room for one decorator of the user's own
+
+
+class AcceptsSteps(Protocol):
+    """A workflow class or instance, as far as `@step(workflow=...)` must know it."""
+
+    def add_step(self, func: StepFunction, /) -> None:
+        """Attach a free function as a step."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class StepConfig:
+    """What `@step` found out about a function. `accepted_events` and `return_types` are event classes."""
+
+    fn: StepFunction
+    name: str
+    num_workers: int = 4
+    retry_policy: RetryPolicy | None = None
+    timeout: float | None = None  # seconds for one attempt
+    limit: Limiter | None = None
+    own_task: bool = False
+    accept_event_subclasses: bool = False
+    skip_graph_checks: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()  # names of `ctx.measure` that metrics may use as a label
+    accepted_events: list[type[Event]] = field(default_factory=list[type[Event]])
+    event_name: str = ""
+    return_types: list[type[Any]] = field(default_factory=list[type[Any]])
+    is_fan_out: bool = False
+    context_parameter: str | None = None
+    context_state_type: type[Any] | None = None
+    is_async: bool = True
+    code_name: str = ""
+    code_file: str = ""
+    code_line: int = 0
+    unresolved: str | None = None  # why the annotations could not be read yet
+    namespace: Mapping[str, Any] | None = None  # names around the function, kept until they are
+
+    @property
+    def place(self) -> str:
+        """Where the function stands, as file:line."""
+        return f"{self.code_file}:{self.code_line}"
+
+    def settle(self) -> None:
+        """Read annotations that named something not yet defined when the function was decorated.
+
+        Raises:
+            WorkflowValidationError: they still do, or the signature is not one of a step.
+        """
+        if self.unresolved is None:
+            return
+        try:
+            hints = get_type_hints(self.fn, localns=dict(self.namespace or {}), include_extras=True)
+        except NameError as error:
+            raise self.problem(
+                f"has an annotation that cannot be resolved: {error}. Import it or define it where the step can see it"
+            ) from None
+        self.unresolved = self.namespace = None
+        _read_signature(self, hints)
+
+    def problem(self, text: str) -> WorkflowValidationError:
+        """Return an error that names this step and its place."""
+        return WorkflowValidationError(f"Step `{self.name}` ({self.place}) {text}.")
+
+
+@overload
+def step(func: FunctionT, /) -> FunctionT: ...
+@overload
+def step(
+    *,
+    workflow: AcceptsSteps | None = None,
+    num_workers: int = 4,
+    retry_policy: RetryPolicy | None = None,
+    timeout: float | None = None,
+    limit: Limiter | None = None,
+    own_task: bool = False,
+    skip_graph_checks: Sequence[str] | None = None,
+    accept_event_subclasses: bool = False,
+    measures: Sequence[str] = (),
+) -> Callable[[FunctionT], FunctionT]: ...
+def step(func: FunctionT | None = None, /, **options: Any) -> FunctionT | Callable[[FunctionT], FunctionT]:
+    """Make a method, or a free function with `workflow=`, a step. Its event types come from its annotations.
+
+    Args:
+        func: the function, when used bare as `@step`.
+        **options: `workflow`: a workflow class or instance to attach a free function to. `num_workers`: how many
+            executions may run at once within one run (default 4). `retry_policy`: what to do when an attempt raises.
+            `timeout`: seconds for one attempt, not counting time parked in `wait_for_event`. `limit`: a `Limit` shared by
+            every run of the process. `own_task`: always run in a task of its own. `skip_graph_checks`: `"reachability"` or
+            `"dead_end"`. `accept_event_subclasses`: also take instances of subclasses. `measures`: the names of `ctx.measure`
+            that the metrics may count.
+
+    Raises:
+        WorkflowValidationError: the signature is not one of a step, or an option has a wrong value.
+    """
+    _check_option_names(options)
+    namespace = _names_around(2)
+
+    def decorate(target: FunctionT) -> FunctionT:
+        workflow = options.get("workflow")
+        config = read_step(target, namespace, **{name: value for name, value in options.items() if name != "workflow"})
+        target._step_config = config  # type: ignore[attr-defined]
+        if workflow is not None:
+            workflow.add_step(target)
+        elif "." not in target.__qualname__.replace("<locals>.", ""):
+            _refuse_stray(config)
+        return target
+
+    return decorate if func is None else decorate(func)
+
+
+def read_step(fn: StepFunction, namespace: Mapping[str, Any], **options: Any) -> StepConfig:
+    """Build the configuration of `fn`; annotations that cannot be resolved yet are left for `settle`."""
+    code = inspect.unwrap(fn).__code__
+    config = StepConfig(
+        fn=fn,
+        name=fn.__name__,
+        is_async=inspect.iscoroutinefunction(fn),
+        code_name=f"{fn.__module__}.{fn.__qualname__}",
+        code_file=code.co_filename,
+        code_line=code.co_firstlineno,
+    )
+    _apply_options(config, options)
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise config.problem("is a generator. Return one event, or a list of events; use ctx.write_event_to_stream for progress")
+    try:
+        hints = get_type_hints(fn, localns=dict(namespace), include_extras=True)
+    except NameError as error:
+        config.unresolved, config.namespace = str(error), namespace
+        return config
+    _read_signature(config, hints)
+    return config
+
+
+def config_of(fn: object) -> StepConfig | None:
+    """Return the configuration that `@step` attached to a function, or None."""
+    found = getattr(fn, "_step_config", None)
+    return found if isinstance(found, StepConfig) else None
+
+
+def _check_option_names(options: Mapping[str, Any]) -> None:
+    known = {"workflow", "num_workers", "retry_policy", "timeout", "limit", "own_task"}
+    known |= {"skip_graph_checks", "accept_event_subclasses", "measures"}
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise TypeError(f"@step has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
+
+
+def _apply_options(config: StepConfig, options: Mapping[str, Any]) -> None:
+    workers = options.get("num_workers", 4)
+    if not isinstance(workers, int) or workers < 1:
+        raise config.problem(f"has num_workers={workers!r}; it must be an integer greater than 0")
+    timeout = options.get("timeout")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0):
+        raise config.problem(f"has timeout={timeout!r}; it must be seconds greater than 0, or None")
+    policy = options.get("retry_policy")
+    if policy is not None and not callable(getattr(policy, "next", None)):
+        raise config.problem(f"has retry_policy={policy!r}; it must have a `next` method, as `retry_policy(...)` gives")
+    skipped = tuple(options.get("skip_graph_checks") or ())
+    for name in skipped:
+        if name not in GRAPH_CHECKS:
+            raise config.problem(f"has skip_graph_checks={name!r}; known are {', '.join(GRAPH_CHECKS)}")
+    config.num_workers = int(workers)
+    config.timeout = timeout
+    config.retry_policy = policy
+    config.limit = options.get("limit")
+    config.own_task = bool(options.get("own_task", False))
+    config.skip_graph_checks = skipped
+    config.accept_event_subclasses = bool(options.get("accept_event_subclasses", False))
+    config.measures = tuple(options.get("measures", ()))
+
+
+def _refuse_stray(config: StepConfig) -> None:
+    raise config.problem("is a free function. Say which workflow it belongs to: @step(workflow=MyWorkflow)")
+
+
+def _names_around(depth: int) -> dict[str, Any]:
+    """Return the local names of the callers, so that classes defined in a function can be annotated with."""
+    names: dict[str, Any] = {}
+    frame = sys._getframe(depth) if hasattr(sys, "_getframe") else None
+    for _ in range(_FRAMES_SEARCHED):
+        if frame is None:
+            break
+        if frame.f_locals is not frame.f_globals:
+            names = {**frame.f_locals, **names}
+        frame = frame.f_back
+    return names
+
+
+def _read_signature(config: StepConfig, hints: Mapping[str, Any]) -> None:
+    for name in inspect.signature(config.fn).parameters:
+        if name in hints:
+            _read_parameter(config, name, hints[name])
+    if not config.accepted_events:
+        raise config.problem("needs a parameter annotated with an event class, such as `ev: StartEvent`")
+    if "return" not in hints:
+        raise config.problem("needs a return annotation, such as `-> StopEvent` or `-> None`")
+    config.return_types = _read_return(config, hints["return"])
+
+
+def _read_parameter(config: StepConfig, name: str, hint: Any) -> None:
+    if get_origin(hint) is Annotated:
+        return  # resources and collection policies are read by the layers that own them
+    origin = get_origin(hint) or hint
+    if getattr(origin, "__tracedflow_context__", False):
+        config.context_parameter = name
+        state = get_args(hint)
+        config.context_state_type = state[0] if state and isinstance(state[0], type) else None
+        return
+    if origin is list and any(_is_event(member) for member in _members(get_args(hint)[0])):
+        raise config.problem(f"takes `{name}` as a list of events; use ctx.collect_events in a step that takes one event")
+    accepted = [member for member in _members(hint) if _is_event(member)]
+    if accepted and config.accepted_events:
+        raise config.problem(f"has two event parameters, `{config.event_name}` and `{name}`; use a union in one parameter")
+    if accepted:
+        config.accepted_events, config.event_name = accepted, name
+
+
+def _read_return(config: StepConfig, hint: Any) -> list[type[Any]]:
+    returned: list[type[Any]] = []
+    for member in _members(hint):
+        if get_origin(member) is list:
+            config.is_fan_out = True
+            returned.extend(_members(get_args(member)[0]))
+        elif member is not type(None):
+            returned.append(member)
+    return returned
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in _UNION_ORIGINS else (hint,)
+
+
+def _is_event(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Event)

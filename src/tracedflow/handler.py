@@ -1,0 +1,139 @@
+"""What the caller of a run holds: an awaitable that can be streamed, sent to, cancelled and asked why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from .errors import WorkflowCancelledByUser
+from .events import Event, StopEvent
+from .types import RunResultT
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+    from ._stream import EventStream
+    from .context import Context
+    from .records import AttemptRecord, RunReport
+
+
+class WorkflowHandler(asyncio.Future[RunResultT], Generic[RunResultT]):
+    """A live or finished run. `await handler` gives its result or raises what it failed with, as often as asked.
+
+    It is an `asyncio.Future` and behaves as a task does: `cancel()`, a timed-out `asyncio.wait_for` and a cancelled
+    `await` cancel the run. Use `asyncio.shield` where several await one handler.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(loop=runner.loop)
+        self._runner = runner
+        self._stop_event: StopEvent | None = None
+        self._was_awaited = False
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self._runner.run_id
+
+    @property
+    def ctx(self) -> Context[Any]:
+        """The run's Context, as the caller sees it."""
+        return self._runner.context
+
+    @property
+    def record(self) -> Sequence[AttemptRecord]:
+        """The records of the last attempts of the run (10,000 by default), oldest first."""
+        return tuple(self._runner.records)
+
+    @property
+    def was_awaited(self) -> bool:
+        """Whether somebody waits, or waited, for the result."""
+        return self._was_awaited
+
+    def why(self) -> RunReport:
+        """Tell what runs, what waits for what, what each join has and lacks, and where events went; `str()` explains it."""
+        return self._runner.report()
+
+    def is_done(self) -> bool:
+        """Whether the run is over."""
+        return self.done()
+
+    def stream_events(self, *, expose_internal: bool = False, offset: int | None = None) -> EventStream:
+        """Return a reader of what the run writes to its stream; it ends with the run, whatever way that ends.
+
+        The last event is the StopEvent, or tells of a failure, timeout or cancellation; awaiting the handler raises
+        the error. Any number of readers may be attached, each from an `offset` (0 is the first event). Without one, a
+        reader goes on where one that left early stopped, else from the first event.
+        """
+        return self._runner.stream(offset, expose_internal=expose_internal)
+
+    async def send_event(self, event: Event, step: str | None = None) -> None:
+        """Send an event to every step that takes it, or to one named step."""
+        self._runner.send(event, step, None)
+
+    async def run_step(self) -> list[Event] | None:
+        """Run what is ready in a run started with `stepwise=True`; None when the run is over.
+
+        The events that the steps returned are given to the caller, not delivered: send on those that shall take effect,
+        with `handler.ctx.send_event`.
+
+        Raises:
+            ValueError: the run is not stepwise.
+        """
+        return await self._runner.run_step()
+
+    async def cancel_run(self, *, timeout: float = 5.0) -> None:
+        """End the run: awaiting it raises `WorkflowCancelledByUser`. Returns when it has ended, or after `timeout` seconds."""
+        if self.done():
+            return
+        self._runner.cancel("cancel_run() was called")
+        await asyncio.wait([self], timeout=timeout)
+        if self.done() and not self.cancelled():
+            self.exception()  # the caller knows: not "never retrieved"
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """End the run as a task is cancelled: awaiting it raises `asyncio.CancelledError`. False if it is over."""
+        if self.done():
+            return False
+        self._runner.cancel("its handler was cancelled" if msg is None else str(msg), hard=True)
+        return True
+
+    def get_stop_event(self) -> StopEvent | None:
+        """Return the last event of the stream, or None while the run is live."""
+        return self._stop_event
+
+    async def stop_event_result(self) -> StopEvent | None:
+        """Wait for the end of the run and return the last event of its stream, without raising."""
+        await asyncio.wait([self])
+        if not self.cancelled():
+            self.exception()
+        return self._stop_event
+
+    def add_done_callback(self, fn: Any, /, *, context: Any = None) -> None:
+        """Call `fn(handler)` when the run is over."""
+        self._was_awaited = True
+        super().add_done_callback(fn, context=context)
+
+    def __await__(self) -> Generator[Any, None, RunResultT]:
+        self._was_awaited = True
+        return super().__await__()
+
+    __iter__ = __await__
+
+    def __repr__(self) -> str:
+        state = self._runner.state.status.replace("_", " ")
+        return f"<WorkflowHandler of {self._runner.call.workflow}, run {self.run_id}, {state}>"
+
+    __str__ = __repr__
+
+    def _settle(self, last: StopEvent | None, error: BaseException | None, *, hard: bool) -> None:
+        """Take the outcome; called once, by the runner."""
+        self._stop_event = last
+        if self.done():
+            return
+        if error is None:
+            self.set_result(cast("RunResultT", last.result if type(last) is StopEvent else last))
+        elif isinstance(error, asyncio.CancelledError) or (hard and isinstance(error, WorkflowCancelledByUser)):
+            super().cancel()
+        else:
+            self.set_exception(error)

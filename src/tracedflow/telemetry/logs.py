@@ -1,0 +1,86 @@
+"""Log correlation: which run, step and attempt a log record was made in. Knows nothing of handlers and formats."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING
+
+from ..middleware import Observer, RunCall, StepCall
+from .redaction import captures_text, mask
+
+if TYPE_CHECKING:
+    from ..events import StopEvent
+    from ..middleware import RunNext, StepNext, StepResult
+
+_NOWHERE: dict[str, object] = {"trace_id": "", "span_id": "", "run_id": "", "workflow": "", "step": "", "attempt": 0, "tags": {}}
+
+_here: ContextVar[RunCall | StepCall | None] = ContextVar("tracedflow_here", default=None)
+
+
+class Logs(Observer):
+    """Remembers, for `LogCorrelation`, the run and step that the code of a context runs in."""
+
+    async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+        """Bind the run for what happens in it but outside its steps."""
+        token = _here.set(call)
+        try:
+            return await call_next(call)
+        finally:
+            _unbind(token)
+
+    async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+        """Bind the step execution. The filter reads its attempt live, so no attempt layer is needed."""
+        token = _here.set(call)
+        try:
+            return await call_next(call)
+        finally:
+            _unbind(token)
+
+
+class LogCorrelation(logging.Filter):
+    """Puts `trace_id`, `span_id`, `run_id`, `workflow`, `step` and `attempt` on every record made inside a step.
+
+    Add it to a handler: `handler.addFilter(LogCorrelation())`. Outside a run the fields are empty and `attempt` is 0,
+    so that a format string may always name them. A field given by `extra=` is kept. `tags` holds the run's tags.
+
+    Args:
+        mask: also mask the string values of the step's input events in the record's text and exception.
+    """
+
+    def __init__(self, *, mask: bool = False) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the fields; let every record through."""
+        call = _here.get()
+        for name, value in _fields(call).items():
+            record.__dict__.setdefault(name, value)
+        if self._mask and call is not None:
+            _mask_record(record, call)
+        return True
+
+
+def _unbind(token: Token[RunCall | StepCall | None]) -> None:
+    with suppress(ValueError):  # a coroutine that is closed by the garbage collector is in another context
+        _here.reset(token)
+
+
+def _fields(call: RunCall | StepCall | None) -> dict[str, object]:
+    if call is None:
+        return _NOWHERE
+    fields: dict[str, object] = {"trace_id": call.trace_id or "", "span_id": call.span_id or ""}
+    fields |= {"run_id": call.run_id, "workflow": call.workflow}
+    if isinstance(call, StepCall):
+        return fields | {"step": call.step, "attempt": call.attempts, "tags": call.run.tags}
+    return fields | {"step": "", "attempt": 0, "tags": call.tags}
+
+
+def _mask_record(record: logging.LogRecord, call: RunCall | StepCall) -> None:
+    sources = (*call.inputs, call.run.start_event) if isinstance(call, StepCall) else (call.start_event,)
+    record.msg, record.args = mask(record.getMessage(), sources), None
+    if record.exc_info:
+        text = logging.Formatter().formatException(record.exc_info) if captures_text() else ""
+        record.exc_text, record.exc_info = mask(text, sources), None

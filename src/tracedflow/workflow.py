@@ -1,0 +1,437 @@
+"""`Workflow`: the class that users subclass. Collects steps, validates the graph, starts runs."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, cast
+
+from pydantic import ValidationError
+
+from . import _live
+from . import _state as st
+from ._config import check_layer, layers_for
+from ._dispatch import BoundStep, Dispatcher, StepScope, bind
+from ._graph import Graph
+from ._runner import Runner, RunSettings
+from ._stream import DEFAULT_KEPT
+from .clock import active as active_clock
+from .context import Context, current_scope
+from .context.state_store import DictState, InMemoryStateStore, StateStore, most_derived
+from .decorators import GRAPH_CHECKS, StepConfig, StepFunction, config_of
+from .errors import ContextStateError, WorkflowRuntimeError, WorkflowValidationError
+from .events import Event, StartEvent, StopEvent
+from .handler import WorkflowHandler
+from .limits import Limit
+from .middleware import Middleware, RunCall
+from .types import RunResultT
+
+DEFAULT_TIMEOUT = 45.0  # seconds
+DEFAULT_CANCEL_GRACE = 0.5  # seconds
+
+_FROM_STEP: Any = object()
+
+
+@dataclass(slots=True, kw_only=True)
+class RunOptions:
+    """What one run may have of its own.
+
+    Args:
+        timeout: seconds for this run, in place of the workflow's; None: no limit. Left out: the workflow's.
+        tags: go on every span, record and log line of the run.
+        conversation_id: goes on the run's span as `gen_ai.conversation.id`.
+        parent: None detaches a run that is started inside a step: it is neither cancelled nor traced with it.
+        headers: W3C trace context of the caller, as an HTTP request brings it.
+    """
+
+    timeout: float | None = _FROM_STEP
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    conversation_id: str | None = None
+    parent: None = _FROM_STEP
+    headers: Mapping[str, str] | None = None
+
+
+class _AddStep:
+    """`add_step` of a class or of an instance: the free function becomes a step of what it was called on."""
+
+    def __get__(self, instance: Workflow[Any] | None, owner: type[Workflow[Any]]) -> Callable[[StepFunction], None]:
+        return owner._add_step_to_class if instance is None else instance._add_step_to_instance
+
+
+class Workflow(Generic[RunResultT]):
+    """A program of steps that are wired by the events they take and return. Subclass it and decorate methods with `@step`.
+
+    `class F(Workflow[MyStop])` types the awaited result. An instance may run many times, also at once and from several
+    event loops; its attributes are shared by its runs.
+
+    Args:
+        timeout: seconds for a run; None: no limit.
+        disable_validation: leave the checks of the graph to `validate()`.
+        verbose: print what happens, and a waterfall at the end, to stderr.
+        num_concurrent_runs: how many runs of this instance may be live at once; others wait.
+        workflow_name: the name in traces and metrics; the class's qualified name otherwise.
+        skip_graph_checks: any of `"reachability"`, `"terminal_event"`, `"dead_end"`.
+        middleware: layers of this workflow, outermost first.
+        telemetry: whether to trace, measure and log; None: as `tracedflow.configure` or the environment says.
+        on_stall: `"fail"`: a run that can never finish fails at once. `"wait"`: it waits for events from outside.
+        max_queued: how many events may wait for a slot in one run; more raise `QueueFullError`. None: no bound.
+        keep_events: how many events of the stream a run keeps for readers. None: all.
+        keep_records: how many attempt records a run keeps for `handler.record`. None: all.
+        cancel_grace: seconds that a cancelled step has to end, before it is abandoned.
+
+    Raises:
+        WorkflowConfigurationError: there is no step, or no single start or stop event, or an argument is wrong.
+        WorkflowValidationError: the steps and events do not fit together. Every problem is listed.
+    """
+
+    add_step: ClassVar[_AddStep] = _AddStep()
+    """Attach a free function that is decorated with `@step`, to the class or to one instance."""
+
+    _own_steps: ClassVar[dict[str, StepFunction]] = {}  # free functions attached to this very class
+    _checked: ClassVar[dict[tuple[str, ...], Graph]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._own_steps = {}
+        cls._checked = {}
+
+    def __init__(
+        self,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        disable_validation: bool = False,
+        verbose: bool = False,
+        num_concurrent_runs: int | None = None,
+        workflow_name: str | None = None,
+        skip_graph_checks: Sequence[str] | None = None,
+        *,
+        middleware: Sequence[Middleware] = (),
+        telemetry: bool | None = None,
+        on_stall: Literal["fail", "wait"] = "fail",
+        max_queued: int | None = None,
+        keep_events: int | None = DEFAULT_KEPT,
+        keep_records: int | None = DEFAULT_KEPT,
+        cancel_grace: float = DEFAULT_CANCEL_GRACE,
+    ) -> None:
+        self._timeout = _check_seconds("timeout", timeout)
+        self._disable_validation = disable_validation
+        self._verbose = verbose
+        self._name = workflow_name
+        self._skipped = _check_skipped(skip_graph_checks)
+        self._middleware = tuple(middleware)
+        self._telemetry = telemetry
+        self._on_stall = _check_one_of("on_stall", on_stall, ("fail", "wait"))
+        self._max_queued = _check_count("max_queued", max_queued)
+        self._keep_events = _check_count("keep_events", keep_events)
+        self._keep_records = _check_count("keep_records", keep_records)
+        self._cancel_grace = cancel_grace
+        runs = _check_count("num_concurrent_runs", num_concurrent_runs)
+        self._gate = None if runs is None else Limit(f"runs of {self.workflow_name}", concurrency=runs)
+        self._instance_steps: dict[str, StepFunction] = {}
+        self._graph: Graph | None = None
+        self._bound: dict[str, BoundStep] | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._fold_lock = threading.Lock()
+        for layer in self._middleware:
+            check_layer(layer)
+        if not disable_validation and not self._is_bare:
+            self._checked_graph()
+
+    # --- declaration ---
+
+    @classmethod
+    def _add_step_to_class(cls, func: StepFunction, /) -> None:
+        cls._own_steps[_checked_name(func, cls._class_steps(), cls.__qualname__)] = func
+        for owner in (cls, *_subclasses(cls)):
+            owner._checked = {}
+
+    def _add_step_to_instance(self, func: StepFunction, /) -> None:
+        self._ready()
+        name = _checked_name(func, {**self._class_steps(), **self._instance_steps}, self.workflow_name)
+        self._instance_steps[name] = func
+        self._graph = self._bound = None
+
+    @classmethod
+    def _class_steps(cls) -> dict[str, StepFunction]:
+        """Return the steps by name: methods and attached functions, with those of the bases. Runs no user code."""
+        found: dict[str, StepFunction] = {}
+        hidden: set[str] = set()
+        for owner in cls.__mro__:
+            own = {**vars(owner).get("_own_steps", {}), **vars(owner)}
+            for name, attribute in own.items():
+                if name in hidden:
+                    continue
+                hidden.add(name)
+                function = getattr(attribute, "__func__", attribute)
+                if config_of(function) is not None:
+                    found[name] = function
+        return found
+
+    @property
+    def _is_bare(self) -> bool:
+        """Whether it is `Workflow()` itself, whose steps are attached later and checked at the first run."""
+        return type(self) is Workflow
+
+    def _checked_graph(self) -> Graph:
+        """Return the validated graph; the check is made once for a class, its skipped checks and its attached steps."""
+        self._ready()
+        if self._graph is not None:
+            return self._graph
+        cls = type(self)
+        cached = None if self._instance_steps else cls._checked.get(self._skipped)
+        graph = cached or self._built_graph()
+        if cached is None and not self._disable_validation:
+            graph.validate(self._skipped)
+            if not self._instance_steps:
+                cls._checked[self._skipped] = graph
+        self._graph = graph
+        return graph
+
+    def _built_graph(self) -> Graph:
+        functions = {**self._class_steps(), **self._instance_steps}
+        configs: dict[str, StepConfig] = {}
+        for name, function in functions.items():
+            config = config_of(function)
+            assert config is not None
+            config.settle()
+            configs[name] = config
+        return Graph(type(self).__qualname__ if self._name is None else self._name, _place_of(type(self)), configs)
+
+    def _bound_steps(self, graph: Graph) -> dict[str, BoundStep]:
+        if self._bound is None:
+            free = {**{n: f for c in type(self).__mro__ for n, f in vars(c).get("_own_steps", {}).items()}, **self._instance_steps}
+            self._bound = {name: bind(config, free.get(name) or getattr(self, name)) for name, config in graph.steps.items()}
+        return self._bound
+
+    def _folded(self) -> Dispatcher:
+        with self._fold_lock:
+            if self._dispatcher is None:
+                self._dispatcher = Dispatcher(layers_for(self._middleware, self._telemetry, self._verbose))
+            return self._dispatcher
+
+    def _ready(self) -> None:
+        if "_fold_lock" not in vars(self):
+            raise WorkflowRuntimeError(
+                f"{type(self).__qualname__}.__init__ does not call super().__init__(); add super().__init__(*args, **kwargs)"
+            )
+
+    def validate(self) -> bool:
+        """Check the graph now, whatever `disable_validation` says; return whether it takes human input.
+
+        Raises:
+            WorkflowConfigurationError, WorkflowValidationError: as the constructor does.
+        """
+        self._ready()
+        graph = self._graph or self._built_graph()
+        graph.validate(self._skipped)
+        return graph.takes_human_input
+
+    # --- facts ---
+
+    @property
+    def workflow_name(self) -> str:
+        """The name in traces, metrics and messages."""
+        if self._name is not None:
+            return self._name
+        if self._is_bare and getattr(self, "_instance_steps", None):
+            return next(iter(self._instance_steps.values())).__module__
+        return type(self).__qualname__
+
+    @property
+    def start_event_class(self) -> type[StartEvent]:
+        """The class that starts a run."""
+        return self._checked_graph().start_event
+
+    @property
+    def stop_event_class(self) -> type[StopEvent]:
+        """The class that ends a run."""
+        return self._checked_graph().stop_event
+
+    @property
+    def events(self) -> list[type[Event]]:
+        """Every event class that a step takes or returns."""
+        return self._checked_graph().events
+
+    # --- runs ---
+
+    def run(
+        self,
+        ctx: Context[Any] | None = None,
+        start_event: StartEvent | None = None,
+        *,
+        run_id: str | None = None,
+        stepwise: bool = False,
+        options: RunOptions | None = None,
+        **kwargs: Any,
+    ) -> WorkflowHandler[RunResultT]:
+        """Start a run; await the handler for its result. Needs a running event loop; see `run_sync` for scripts.
+
+        Args:
+            ctx: a Context to go on with; its store is shared.
+            start_event: what to start with; else one is made of the keywords.
+            run_id: the id of the run; no live run may have it.
+            stepwise: run one step at a time, with `await handler.run_step()`.
+            options: timeout, tags and the like, for this run.
+            **kwargs: fields of the start event.
+
+        Raises:
+            WorkflowRuntimeError: no event loop runs, or the start event could not be made of the keywords.
+            ContextStateError: the Context belongs to a live run.
+            RuntimeError: a live run has this id.
+        """
+        graph = self._checked_graph()
+        loop = _running_loop(type(self).__qualname__)
+        options = options or RunOptions()
+        event = self._start_event(graph, start_event, kwargs)
+        context = self._context_for(ctx)
+        outer = current_scope.get()
+        parent = outer if outer is not None and options.parent is _FROM_STEP and _is_live_on(outer, loop) else None
+        clock = active_clock.get()
+        wall = clock.wall()
+        timeout = self._timeout if options.timeout is _FROM_STEP else _check_seconds("timeout", options.timeout)
+        call = RunCall(
+            workflow=self.workflow_name,
+            run_id=run_id or clock.new_id(),
+            start_event=event,
+            started_at=wall,
+            started_wall=wall,
+            timeout=timeout,
+            can_wait=graph.can_wait,
+            parent_run_id=parent.runner.run_id if parent else None,
+            spawned_by=outer.call.span_context if outer is not None and parent is None and options.parent is _FROM_STEP else None,
+            tags=options.tags,
+            conversation_id=options.conversation_id,
+            headers=options.headers,
+        )
+        settings = RunSettings(
+            timeout=timeout,
+            on_stall=self._on_stall,
+            max_queued=self._max_queued,
+            keep_events=self._keep_events,
+            keep_records=self._keep_records,
+            cancel_grace=self._cancel_grace,
+            stepwise=stepwise,
+            gate=self._gate,
+        )
+        state = st.new_state(call.run_id, {name: config.num_workers for name, config in graph.steps.items()})
+        runner = Runner(self, graph, self._folded(), call, state, settings, context, parent)
+        return self._launch(runner, parent)
+
+    def _launch(self, runner: Runner, parent: StepScope | None) -> WorkflowHandler[RunResultT]:
+        handler: WorkflowHandler[RunResultT] = WorkflowHandler(runner)
+        runner.handler = handler
+        _live.register(runner)
+        runner.context._runner = runner
+        if parent is not None:
+            parent.runner.children.add(runner)
+            parent.children = [*(parent.children or ()), runner]
+        runner.task = runner.loop.create_task(runner.drive())
+        return handler
+
+    def run_sync(self, ctx: Context[Any] | None = None, start_event: StartEvent | None = None, **kwargs: Any) -> RunResultT:
+        """Run to the end and return the result, without an event loop of one's own.
+
+        In a thread whose event loop is running (a notebook), the run gets a thread and a loop of its own.
+        """
+
+        async def main() -> RunResultT:
+            return await self.run(ctx, start_event, **kwargs)
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(main())
+        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="tracedflow-run") as executor:
+            return executor.submit(lambda: asyncio.run(main())).result()
+
+    def _start_event(self, graph: Graph, given: StartEvent | None, fields: Mapping[str, Any]) -> StartEvent:
+        if given is not None:
+            if not isinstance(cast("object", given), StartEvent):
+                raise ValueError(f"start_event must be a StartEvent, not {given!r} of type {type(given).__name__}")
+            if fields:
+                raise WorkflowRuntimeError(f"run() got a start_event and also the fields {', '.join(fields)}; put them into the event")
+            return given
+        try:
+            return graph.start_event(**fields)
+        except (ValidationError, TypeError) as error:
+            names = ", ".join(sorted(fields)) or "nothing"
+            raise WorkflowRuntimeError(
+                f"run() of {self.workflow_name} could not make its start event {graph.start_event.__name__} from {names}: {error}"
+            ) from error
+
+    def _context_for(self, given: Context[Any] | None) -> Context[Any]:
+        if given is None:
+            return Context(self)
+        if given._scope is not None:
+            raise ContextStateError("run(ctx=) got the Context of a step; give a new one, or none: the nested run has its own state")
+        if given.is_running:
+            raise ContextStateError("run(ctx=) got the Context of a live run; await that run first, or give each run its own Context")
+        return given
+
+    def _new_store(self) -> StateStore[Any]:
+        kinds = [c.context_state_type for c in self._checked_graph().steps.values() if c.context_state_type is not None]
+        return InMemoryStateStore(most_derived(kinds)() if kinds else DictState())
+
+
+def _is_live_on(scope: StepScope, loop: asyncio.AbstractEventLoop) -> bool:
+    return not scope.ended and not scope.runner.is_over and scope.runner.loop is loop
+
+
+def _running_loop(name: str) -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise WorkflowRuntimeError(
+            f"{name}.run() needs a running event loop: call it in an `async def`, or use {name}(...).run_sync(...)"
+        ) from None
+
+
+def _place_of(cls: type) -> str:
+    try:
+        return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
+    except (OSError, TypeError):  # defined in a console
+        return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+
+
+def _checked_name(func: StepFunction, existing: Mapping[str, StepFunction], owner: str) -> str:
+    config = config_of(func)
+    name = getattr(func, "__name__", repr(func))
+    if config is None:
+        raise WorkflowValidationError(f"`{name}` is not a step of {owner}: decorate it with @step first")
+    if name in existing:
+        other = config_of(existing[name])
+        place = other.place if other else "elsewhere"
+        raise WorkflowValidationError(f"{owner} has a step `{name}` already ({place}); `{name}` at {config.place} needs another name")
+    return name
+
+
+def _subclasses(cls: type[Workflow[Any]]) -> list[type[Workflow[Any]]]:
+    return [found for direct in cls.__subclasses__() for found in (direct, *_subclasses(direct))]
+
+
+def _check_seconds(name: str, value: float | None) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(cast("object", value), (int, float))):
+        raise WorkflowValidationError(f"{name}={value!r} must be seconds, or None for no limit")
+    return value
+
+
+def _check_count(name: str, value: int | None) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(cast("object", value), int) or value < 1):
+        raise WorkflowValidationError(f"{name}={value!r} must be an integer greater than 0, or None")
+    return value
+
+
+def _check_one_of(name: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise WorkflowValidationError(f"{name}={value!r} must be one of {', '.join(map(repr, known))}")
+    return value
+
+
+def _check_skipped(names: Sequence[str] | None) -> tuple[str, ...]:
+    for name in names or ():
+        _check_one_of("skip_graph_checks", name, GRAPH_CHECKS)
+    return tuple(names or ())
