@@ -8,7 +8,7 @@ import tracemalloc
 from tracedflow import Event, StartEvent, StopEvent, Workflow, step
 
 EARLY, LATE = 1_000, 100_000
-MIB = 1024 * 1024
+MB = 1_000_000
 
 
 class Begin(StartEvent):
@@ -49,11 +49,11 @@ def _traced_bytes() -> int:
 
 
 async def memory_growth() -> float:
-    """Return the growth between the two marks in MiB."""
+    """Return the growth between the two marks in MB."""
     flow = Long(timeout=None)
     tracemalloc.start()
     try:
         await flow.run(start_event=Begin())
     finally:
         tracemalloc.stop()
-    return (flow.late - flow.early) / MIB
+    return (flow.late - flow.early) / MB

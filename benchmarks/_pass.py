@@ -17,7 +17,7 @@ from ._runs import runs_contest
 
 CHAIN_LIMIT = 2.0  # x bare
 GROWTH_LIMIT = 1.3  # an item of 10,000 against an item of 100
-MEMORY_LIMIT = 5.0  # MiB
+MEMORY_LIMIT = 5.0  # MB
 
 
 async def _figures(parts: Sequence[str], rounds: int, *, held: bool) -> list[Figure]:
@@ -34,7 +34,7 @@ async def _figures(parts: Sequence[str], rounds: int, *, held: bool) -> list[Fig
         figures += [_growth(kind, measured, held=held) for kind in KINDS]
     if "memory" in parts:
         growth = await memory_growth()
-        figures.append(Figure(name="memory after 100,000 events", value=growth, unit="MiB", limit=MEMORY_LIMIT if held else None))
+        figures.append(Figure(name="memory after 100,000 events", value=growth, unit="MB", limit=MEMORY_LIMIT if held else None))
     return figures
 
 

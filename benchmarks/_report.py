@@ -59,4 +59,4 @@ def _lines(rows: Sequence[tuple[str, ...]], widths: Sequence[int]) -> Iterator[s
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         yield ("  " + "  ".join(cells)).rstrip()
         if number == 0:
-            yield "  " + "  ".join("-" * width for width in widths)
+            yield ("  " + "  ".join("-" * width for width in widths)).rstrip()

@@ -29,6 +29,7 @@ PACKAGE = "tracedflow"
 LAYERS: dict[str, tuple[str, ...]] = {
     "declare": ("errors", "events", "types", "collect", "retry_policy", "decorators", "_graph", "representation"),
     "mechanism": (
+        "_factories",
         "clock",
         "records",
         "outcomes",
@@ -38,10 +39,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "context.state_store",
         "resource",
         "journal",
-        "_factories",
         "_config",
     ),
-    "engine": ("_state", "context", "_threads", "_stream", "_dispatch", "_report", "_runner", "handler", "_live", "_watchdog"),
+    "engine": ("_state", "context", "_threads", "_stream", "_turn", "_dispatch", "_report", "_runner", "handler", "_live", "_watchdog"),
     "facade": ("workflow", "checkpointer"),
     "edges": (
         "telemetry",
@@ -475,7 +475,7 @@ def _needs_no_docstring(node: Definition) -> bool:
 
 def _starts_with_sentence(docstring: str | None) -> bool:
     first = (docstring or "").split("\n", 1)[0].strip()
-    return first.endswith((".", "?", "!")) and not first[0].islower()
+    return first.endswith((".", "?", "!")) and (first.startswith(PACKAGE) or not first[0].islower())
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC_MODULES if name in MODULES])

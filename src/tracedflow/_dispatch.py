@@ -11,7 +11,8 @@ import contextvars
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import types
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -36,7 +37,7 @@ from .middleware import (
     WaitStarted,
 )
 from .outcomes import error_type, outcome_of_step
-from .records import AttemptRecord, Outcome
+from .records import Outcome, Row
 from .retry_policy import RetryInfo, RetryPolicy, ask, seed_for
 
 if TYPE_CHECKING:
@@ -80,71 +81,50 @@ def bind(config: StepConfig, fn: Callable[..., Any]) -> BoundStep:
 class StepScope:
     """One live step execution: what its Context, its attempts and its end need. Never outlives its run."""
 
-    __slots__ = (
-        "_context",
-        "_emitted_before",
-        "_marks",
-        "_order",
-        "_parked",
-        "_permit",
-        "_timeout",
-        "attempt",
-        "call",
-        "children",
-        "ended",
-        "execution",
-        "helpers",
-        "in_thread",
-        "last_error",
-        "last_failed_at",
-        "record",
-        "returned",
-        "runner",
-        "sent_calls",
-        "step",
-        "task",
-    )
+    # Most executions never change these; set on the class, they cost nothing to open.
+    attempt = 0
+    ended = False
+    in_thread = False
+    sent_calls = 0
+    outcome: Outcome = "skipped"
+    error: str | None = None
+    returned: object = None
+    last_error: Exception | None = None
+    last_failed_at: float | None = None
+    children: list[Runner] | None = None
+    helpers: set[asyncio.Task[Any]] | None = None
+    _context: Context[Any] | None = None
+    _order: dict[str, int] | None = None
+    _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
+    _pending: Row | None = None
+    _permit: Permit | None = None
+    _timeout: asyncio.Timeout | None = None
+    _marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the last attempt
+    _emitted_before = 0
+    ended_at = 0.0
+    task: asyncio.Task[None]
 
-    def __init__(self, runner: Runner, step: BoundStep, execution: st.Execution) -> None:
+    def __init__(self, runner: Runner, step: BoundStep, execution: st.Execution, now: float) -> None:
         self.runner = runner
         self.step = step
         self.execution = execution
-        self.attempt = 0
-        self.ended = False
-        self.in_thread = False
-        self.sent_calls = 0
-        self.returned: object = None
-        self.last_error: Exception | None = None
-        self.last_failed_at: float | None = None
-        self.record: AttemptRecord | None = None
-        self.children: list[Runner] | None = None
-        self.helpers: set[asyncio.Task[Any]] | None = None
-        self.task: asyncio.Task[None]
-        self._context: Context[Any] | None = None
-        self._order: dict[str, int] | None = None
-        self._parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
-        self._permit: Permit | None = None
-        self._timeout: asyncio.Timeout | None = None
-        self._marks = (0.0, 0.0, 0.0, 0.0)
-        self._emitted_before = 0
-        now = runner.now()
-        config = step.config
         inputs = execution.inputs
-        queued = now - execution.ready_at
-        self.call = StepCall(
+        call = self.call = StepCall(
             run=runner.call,
-            workflow=runner.call.workflow,
-            run_id=runner.run_id,
-            step=config.name,
-            config=config,
+            config=step.config,
             execution=execution.id,
-            inputs=tuple([envelope.event for envelope in inputs]),
-            causes=tuple([cause_of(envelope) for envelope in inputs]),
+            inputs=(inputs[0].event,) if len(inputs) == 1 else tuple([envelope.event for envelope in inputs]),
+            origin=self._origin,
             enqueued_at=execution.ready_at,
             started_at=now,
             headers=inputs[0].headers,
-            queued=queued if queued > 0 else 0.0,
         )
+        queued = now - execution.ready_at
+        if queued > 0:
+            call.queued = queued
+
+    def _origin(self) -> tuple[Cause, ...]:
+        return tuple([cause_of(envelope) for envelope in self.execution.inputs])
 
     @property
     def context(self) -> Context[Any]:
@@ -157,6 +137,8 @@ class StepScope:
 
     def begin_attempt(self) -> None:
         """Start counting anew; a repeated call of the same order is then the same call."""
+        if self._pending is not None:
+            self.write_record()  # of the attempt before
         self.attempt += 1
         self.call.attempts += 1
         self._order = None
@@ -214,7 +196,7 @@ class StepScope:
         self._permit = await self.runner.acquire(limit)
         waited = self.runner.now() - began
         self.call.queued += waited
-        self.call.limit_waits.append((limit.name, waited))
+        self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
 
     def release_limit(self) -> None:
         """Give the permit back."""
@@ -440,37 +422,44 @@ class StepScope:
         for helper in tuple(self.helpers or ()):
             helper.cancel("step ended")
 
-    def make_record(self, started: float, queued_before: float, result: StepResult, error: BaseException | None, traced: AttemptCall | None) -> None:
-        """Make the record of the attempt that just ended; it is the only thing that is left of it."""
-        call, runner = self.call, self.runner
-        ended = runner.now()
+    def end_attempt(self, started: float, queued_before: float, result: StepResult, error: BaseException | None, traced: AttemptCall | None) -> None:
+        """Take down the attempt that just ended; `write_record` makes its record when its events are known."""
+        call = self.call
+        ended = self.runner.now()
         queued, backoff, waiting, blocked = self._marks
         parked = call.waiting - waiting + call.queued - queued_before
-        self.record = AttemptRecord(
-            run_id=call.run_id,
-            workflow=call.workflow,
-            step=call.step,
-            execution=call.execution,
-            attempt=self.attempt,
-            events_in=tuple([(cause.event_id, cause.event_type) for cause in call.causes]),
-            causes=tuple([cause.execution for cause in call.causes]),
-            events_out=tuple(call.emitted[self._emitted_before :]),
-            enqueued_at=call.enqueued_at,
-            started_at=started,
-            ended_at=ended,
-            queued=call.queued - queued,
-            running=max(0.0, ended - started - parked),
-            backoff=call.backoff - backoff,
-            waiting=call.waiting - waiting,
-            blocked=call.blocked - blocked,
-            outcome=outcome_of_step(call, result, error),
-            error=None if error is None else error_type(error),
-            trace_id=call.trace_id,
-            span_id=(traced.span_id if traced is not None else None) or call.span_id,
-            measurements=tuple(call.measurements),
+        self.outcome = outcome_of_step(call, result, error)
+        self.error = None if error is None else error_type(error)
+        span_id = (traced.span_id if traced is not None else None) or call.span_id
+        self._pending = (
+            call.config.name, call.execution, self.attempt, call.enqueued_at, started, ended, call.queued - queued,
+            ended - started - parked, call.backoff - backoff or 0.0, call.waiting - waiting or 0.0, call.blocked - blocked or 0.0,
+            span_id,
+        )  # fmt: skip
+        if parked or self.step.policy is not None:
+            self._marks = (call.queued, call.backoff, call.waiting, call.blocked)
+
+    def write_record(self) -> None:
+        """Write the record of the last attempt: all that will be left of it. See `records.Row` for its form."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        call, inputs = self.call, self.execution.inputs
+        emitted = call.emitted[self._emitted_before :]
+        self.runner.records.append(
+            (
+                *pending[:-1],
+                self.outcome,
+                self.error,
+                call.trace_id,
+                pending[-1],
+                len(inputs),
+                *[part for envelope in inputs for part in (envelope.id, type(envelope.event).__name__, envelope.source)],
+                len(emitted),
+                *[part for pair in emitted for part in pair],
+                *[part for measured in call.measurements for part in measured],
+            )
         )
-        self._marks = (call.queued, call.backoff, call.waiting, call.blocked)
-        runner.records.append(self.record)
 
 
 class Dispatcher:
@@ -485,10 +474,24 @@ class Dispatcher:
         assert runner is not None
         return await runner.execute(call)
 
+    async def work(self, scope: StepScope) -> None:
+        """Run a step in its own task, and in the same task whatever follows it alone: a task costs more than the engine.
+
+        Each execution runs in a context of its own all the same.
+        """
+        runner = scope.runner
+        await self.dispatch(scope)
+        following = runner.take_next(scope)
+        while following is not None:
+            following.task = scope.task
+            await _in_context(runner.new_context(), self.dispatch(following))
+            following = runner.take_next(following)
+
     async def dispatch(self, scope: StepScope) -> None:
         """Take one step execution from its start to its end."""
         current_scope.set(scope)
         runner = scope.runner
+        runner.unbegun -= 1
         result: StepResult = None
         try:
             if scope.step.config.limit is not None:
@@ -501,8 +504,8 @@ class Dispatcher:
             runner.step_failed(scope, error)
         else:
             scope.close()
-            if scope.record is None:  # a layer answered without calling the step
-                scope.make_record(scope.call.started_at, scope.call.queued, result, None, None)
+            if scope.attempt == 0:  # a layer answered without calling the step
+                scope.end_attempt(scope.call.started_at, scope.call.queued, result, None, None)
             runner.step_completed(scope, events)
 
     async def _attempts(self, call: StepCall) -> StepResult:
@@ -547,7 +550,7 @@ class Dispatcher:
         else:
             return result
         finally:
-            scope.make_record(started, queued_before, result, error, traced)
+            scope.end_attempt(started, queued_before, result, error, traced)
 
     async def _attempt(self, call: AttemptCall) -> StepResult:
         return await self.call_step(_scope(), call.step.inputs)
@@ -572,6 +575,25 @@ class Dispatcher:
             ) from error
         scope.returned = result
         return cast("StepResult", result)
+
+
+@types.coroutine
+def _in_context(context: contextvars.Context, step: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+    """Await a coroutine in another context than the task's, by driving it by hand."""
+    try:
+        awaited = context.run(step.send, None)
+        while True:
+            try:
+                received = yield awaited
+            except GeneratorExit:
+                context.run(step.close)
+                raise
+            except BaseException as error:  # noqa: BLE001 - a cancellation: the coroutine's to handle
+                awaited = context.run(step.throw, error)
+            else:
+                awaited = context.run(step.send, received)
+    except StopIteration:
+        return
 
 
 def cause_of(envelope: st.Envelope) -> Cause:

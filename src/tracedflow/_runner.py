@@ -17,6 +17,7 @@ from . import _state as st
 from ._dispatch import Dispatcher, StepScope, cause_of, current_runner
 from ._report import background_tasks, report_of
 from ._stream import EventLog, EventStream
+from ._turn import turn_of
 from .clock import active as active_clock
 from .context import Context
 from .errors import (
@@ -38,8 +39,8 @@ from .events import (
     WorkflowTimedOutEvent,
 )
 from .middleware import EventDropped, EventSent, EventStreamed, JoinWaiting, LoopBlocked, Notice, RunCall, RunStalled
-from .outcomes import error_type
-from .records import AttemptRecord
+from .outcomes import error_type, outcome_of_step
+from .records import RecordLog
 
 if TYPE_CHECKING:
     from ._graph import Graph
@@ -107,8 +108,8 @@ class Runner:
         self.loop = asyncio.get_running_loop()
         self.thread_id = threading.get_ident()
         self._clock = active_clock.get()
-        self._epoch = self._clock.wall() - self._clock.monotonic()
-        self.records: deque[AttemptRecord] = deque(maxlen=settings.keep_records)
+        self.now = self._clock.now  # the run clock
+        self.records = RecordLog(call.run_id, call.workflow, settings.keep_records)
         call.records = self.records
         self.log = EventLog(settings.keep_events, self._on_reader)
         self.scopes: dict[int, StepScope] = {}
@@ -123,6 +124,10 @@ class Runner:
         self._steps = workflow._bound_steps(graph)
         self._step_context: contextvars.Context | None = None
         self._ready: deque[st.Execution] = deque()
+        self._turn = turn_of(self.loop)
+        self._going_on: StepScope | None = None  # the execution whose task is free to go on
+        self._next: StepScope | None = None  # what it goes on with
+        self.unbegun = 0  # executions that were started and have not run yet
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._ending: _Ending | None = None
         self._over: asyncio.Future[None] = self.loop.create_future()
@@ -134,10 +139,6 @@ class Runner:
         self._final_report: RunReport | None = None
 
     # --- facts ---
-
-    def now(self) -> float:
-        """Return Unix seconds that advance with the monotonic clock."""
-        return self._epoch + self._clock.monotonic()
 
     @property
     def is_over(self) -> bool:
@@ -171,8 +172,12 @@ class Runner:
         """Change the state by one input and carry out what follows. On the run's loop only."""
         for command in st.reduce(self.state, happened, self.graph):
             self._carry_out(command)
+        ended, self._going_on = self._going_on, None
         if self._ready and not self.settings.stepwise:
-            self._start_ready()
+            if ended is not None and self._may_go_on(ended, ended.ended_at):
+                self._next = self._open(self.choose(self._ready), ended.ended_at)
+            else:
+                self._start_ready()
         if not self.state.executions:
             self.look_for_stall()
 
@@ -212,7 +217,7 @@ class Runner:
             return  # accepted in the life before a resume
         self._check_queue(event)
         call = scope.call
-        self.apply(st.Send(event, self.now(), call.execution, call.step, target, call.outgoing or None, call.span_context))
+        self.apply(st.Send(event, self.now(), call.execution, call.step, target, call._outgoing, call.span_context))
 
     def _check_queue(self, event: Event) -> None:
         limit = self.settings.max_queued
@@ -251,13 +256,17 @@ class Runner:
         if self.settings.stepwise and not any(isinstance(event, StopEvent) for event in events):
             events = self._hold_back(events)
         silent = not events and not call.emitted and not call.collecting
-        self.apply(st.Complete(call.execution, events, self.now(), call.outgoing or None, call.span_context, silent))
-        if events and scope.record is not None:
-            scope.record.events_out = tuple(call.emitted[scope._emitted_before :])
+        self._going_on = scope
+        now = scope.ended_at = self.now()
+        self.apply(st.Complete(call.execution, events, now, call._outgoing, call.span_context, silent))
         self._forget(scope)
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
         """Hear from the dispatcher that a step execution ended badly, or was stopped."""
+        if scope.attempt == 0:  # a layer raised, or it was stopped, before the step was called
+            scope.end_attempt(scope.call.started_at, scope.call.queued, None, error, None)
+        elif scope.error is None:  # its result was refused, or a layer raised after it
+            scope.outcome, scope.error = outcome_of_step(scope.call, None, error), error_type(error)
         self._forget(scope)
         if self.is_over or isinstance(error, GeneratorExit):
             return
@@ -265,11 +274,6 @@ class Runner:
             text = f"Run {self.run_id} of {self.call.workflow} was cancelled: the task of step `{scope.call.step}` was, from outside"
             self.finish(_Ending(status="cancelled", error=WorkflowCancelledByUser(text), scope=scope))
             return
-        record = scope.record
-        if record is None:
-            scope.make_record(scope.call.started_at, scope.call.queued, None, error, None)
-        elif record.outcome in ("success", "collecting", "skipped"):  # the result was refused, or a layer raised after it
-            record.outcome, record.error = "error", error_type(error)
         self._annotate(error, scope)
         self.finish(_Ending(status="failed", error=error, scope=scope, trace=error.__traceback__))
 
@@ -286,6 +290,7 @@ class Runner:
         error.add_note(f"in step `{call.step}` of {call.workflow} ({call.config.place}){tried}, run {self.run_id}{traced}")
 
     def _forget(self, scope: StepScope) -> None:
+        scope.write_record()
         self.scopes.pop(scope.call.execution, None)
         for child in scope.children or ():
             if child.is_over:
@@ -334,15 +339,40 @@ class Runner:
         return ready.popleft()
 
     def _start_ready(self) -> None:
+        now = self.now()
         while self._ready and not self.is_over:
-            self._start(self.choose(self._ready))
+            scope = self._open(self.choose(self._ready), now)
+            scope.task = self.loop.create_task(self.dispatcher.work(scope), context=self.new_context())
 
-    def _start(self, execution: st.Execution) -> None:
+    def _open(self, execution: st.Execution, now: float) -> StepScope:
+        scope = self.scopes[execution.id] = StepScope(self, self._steps[execution.step], execution, now)
+        self.unbegun += 1
+        return scope
+
+    def new_context(self) -> contextvars.Context:
+        """Return a context for one step execution: what one sets, no other sees."""
         assert self._step_context is not None
-        scope = StepScope(self, self._steps[execution.step], execution)
-        self.scopes[execution.id] = scope
-        # A context of its own for each step: what one sets, no other sees.
-        scope.task = self.loop.create_task(self.dispatcher.dispatch(scope), context=self._step_context.copy())
+        return self._step_context.copy()
+
+    def take_next(self, done: StepScope) -> StepScope | None:
+        """Return the execution that the task of an ended one shall go on with, if there is one."""
+        following, self._next = self._next, None
+        if following is not None and done.task.cancelling():
+            # Before Python 3.13 a request to cancel cannot be taken back: the successor must not inherit it.
+            following.task = self.loop.create_task(self.dispatcher.work(following), context=self.new_context())
+            return None
+        return following
+
+    def _may_go_on(self, scope: StepScope, now: float) -> bool:
+        """Whether the only execution that is ready may run in the task of the one that just ended."""
+        return (
+            len(self._ready) == 1
+            and not self.unbegun  # others were sent before it and have not begun
+            and not self.is_over
+            and not scope.step.config.own_task
+            and not self._steps[self._ready[0].step].config.own_task
+            and self._turn.allows(now)
+        )
 
     def _resume(self, command: st.Resume) -> None:
         scope = self.scopes.get(command.execution)
@@ -365,7 +395,11 @@ class Runner:
         kind = type(envelope.event).__name__
         scope = self.scopes.get(envelope.source) if envelope.source is not None else None
         if scope is not None:
-            scope.call.emitted.append((envelope.id, kind))
+            emitted = scope.call.emitted
+            if isinstance(emitted, list):
+                emitted.append((envelope.id, kind))
+            else:
+                scope.call.emitted = [(envelope.id, kind)]
         if self.listened:
             call = scope.call if scope else None
             self._notice(

@@ -455,7 +455,8 @@ def _send(state: RunState, sent: Send, routes: Routes, out: list[Command]) -> No
 
 def _complete(state: RunState, done: Complete, routes: Routes, out: list[Command]) -> None:
     execution = state.executions.pop(done.execution)
-    _close_waits(state, execution.id, out)
+    if state.waits:
+        _close_waits(state, execution.id, out)
     lane = state.lanes[execution.step]
     if execution.holds_slot:
         lane.in_use -= 1

@@ -30,6 +30,7 @@ class _Watched:
     runs: int = 0
     knocked_at: float | None = None  # monotonic; None: the last knock was answered
     said_after: float = 0.0
+    suspect: object = None  # what was on the stack at the last look
     culprit: StepScope | None = None
     location: str | None = None
 
@@ -40,7 +41,7 @@ class _Watched:
             return
         blocked = time.monotonic() - knocked
         culprit, location = self.culprit, self.location
-        self.culprit = self.location = None
+        self.suspect = self.culprit = self.location = None
         self.said_after = 0.0
         if location is not None:
             _tell(culprit, location, blocked)
@@ -99,17 +100,17 @@ def _look(watched: _Watched) -> None:
             with _lock:
                 _watched.pop(id(watched.loop), None)
         return
+    scope, location = _culprit(sys._current_frames().get(watched.thread_id))
+    suspect, watched.suspect = watched.suspect, scope or location
+    if location is None or suspect is not watched.suspect and suspect != location:
+        return  # many short steps in one turn of the loop are not one step that blocks
     blocked = time.monotonic() - watched.knocked_at
     if blocked >= BLOCKED_AFTER and blocked >= watched.said_after:
         watched.said_after = blocked * _SAID_AGAIN_AFTER
-        _say(watched, blocked)
+        _say(watched, scope, location, blocked)
 
 
-def _say(watched: _Watched, blocked: float) -> None:
-    frame = sys._current_frames().get(watched.thread_id)
-    scope, location = _culprit(frame)
-    if location is None:
-        return  # no step is on the stack and no user code: not ours to report
+def _say(watched: _Watched, scope: StepScope | None, location: str, blocked: float) -> None:
     watched.culprit, watched.location = scope, location
     if scope is None:
         _log.warning("the event loop has been blocked for %.1f s at %s (in a task that a step may have started)", blocked, location)

@@ -17,8 +17,8 @@ class Clock(Protocol):
         """Return seconds that never go back; only differences mean something."""
         ...
 
-    def wall(self) -> float:
-        """Return seconds since the Unix epoch, UTC."""
+    def now(self) -> float:
+        """Return the run clock: seconds since the Unix epoch that advance with the monotonic clock."""
         ...
 
     def new_id(self) -> str:
@@ -30,7 +30,13 @@ class SystemClock:
     """The clock of the machine."""
 
     monotonic = staticmethod(time.monotonic)
-    wall = staticmethod(time.time)
+
+    def __init__(self) -> None:
+        self._epoch = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Return Unix seconds; steps of the machine's wall clock after the start of the process do not show."""
+        return self._epoch + time.monotonic()
 
     def new_id(self) -> str:
         """Return ten characters from the operating system's source of randomness."""

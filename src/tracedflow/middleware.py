@@ -46,7 +46,6 @@ class RunCall:
     run_id: str
     start_event: Event
     started_at: float  # the run clock: Unix seconds that advance with the monotonic clock
-    started_wall: float  # Unix seconds
     timeout: float | None = None  # seconds
     segment: int = 1
     resumed: bool = False
@@ -62,7 +61,7 @@ class RunCall:
     records: Sequence[AttemptRecord] = ()  # the engine's bounded deque; complete when `call_next` returned
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class StepCall:
     """One step execution, over all its attempts. Treat the fields as read-only, except where said.
 
@@ -72,33 +71,68 @@ class StepCall:
     """
 
     run: RunCall
-    workflow: str
-    run_id: str
-    step: str
     config: StepConfig
     execution: int  # sequence number in the run
     inputs: tuple[Event, ...]
-    causes: tuple[Cause, ...]
+    origin: Callable[[], tuple[Cause, ...]]  # makes `causes`; most executions are never asked
     enqueued_at: float  # run clock
-    started_at: float  # the run clock: Unix seconds that advance with the monotonic clock
+    started_at: float  # run clock
     headers: Mapping[str, str] | None = None
-    outgoing: dict[str, str] = field(default_factory=dict[str, str])
-    max_attempts: int | None = None
-    attempts: int = 0
-    queued: float = 0.0  # seconds waiting for a slot or a limit, over all attempts
-    backoff: float = 0.0  # seconds between attempts
-    waiting: float = 0.0  # seconds parked in wait_for_event
-    blocked: float = 0.0  # seconds in which the step blocked the event loop
-    limit_waits: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])  # (limit, seconds)
-    emitted: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])  # (event id, type name) sent or returned
-    collecting: bool = False  # its last `collect_events` answered None
-    collected: tuple[Cause, ...] = ()  # what its completed joins are made of
-    measurements: list[tuple[str, float, str]] = field(default_factory=list[tuple[str, float, str]])
-    annotations: dict[str, object] = field(default_factory=dict[str, object])
-    cancel_reason: str | None = None  # cancelled | run_timeout | sibling_failed | suspended
-    span_context: object | None = None
-    trace_id: str | None = None
-    span_id: str | None = None
+    # Not slotted, and set when they change: an object with 30 slots to fill and five containers cost 2 µs a step.
+    max_attempts: int | None = field(default=None, init=False)
+    attempts: int = field(default=0, init=False)
+    queued: float = field(default=0.0, init=False)  # seconds waiting for a slot or a limit, over all attempts
+    backoff: float = field(default=0.0, init=False)  # seconds between attempts
+    waiting: float = field(default=0.0, init=False)  # seconds parked in wait_for_event
+    blocked: float = field(default=0.0, init=False)  # seconds in which the step blocked the event loop
+    limit_waits: Sequence[tuple[str, float]] = field(default=(), init=False)  # (limit, seconds)
+    emitted: Sequence[tuple[int, str]] = field(default=(), init=False)  # (event id, type name) sent or returned
+    collecting: bool = field(default=False, init=False)  # its last `collect_events` answered None
+    collected: tuple[Cause, ...] = field(default=(), init=False)  # what its completed joins are made of
+    measurements: Sequence[tuple[str, float, str]] = field(default=(), init=False)  # (name, value, unit)
+    cancel_reason: str | None = field(default=None, init=False)  # cancelled | run_timeout | sibling_failed | suspended
+    span_context: object | None = field(default=None, init=False)
+    trace_id: str | None = field(default=None, init=False)
+    span_id: str | None = field(default=None, init=False)
+    _causes: tuple[Cause, ...] | None = field(default=None, init=False)
+    _outgoing: dict[str, str] | None = field(default=None, init=False)
+    _annotations: dict[str, object] | None = field(default=None, init=False)
+
+    @property
+    def workflow(self) -> str:
+        """The name of the workflow."""
+        return self.run.workflow
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run."""
+        return self.run.run_id
+
+    @property
+    def step(self) -> str:
+        """The name of the step."""
+        return self.config.name
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Where each input came from."""
+        if self._causes is None:
+            self._causes = self.origin()
+        return self._causes
+
+    @property
+    def outgoing(self) -> dict[str, str]:
+        """Headers for every event that the execution sends or returns from now on."""
+        if self._outgoing is None:
+            self._outgoing = {}
+        return self._outgoing
+
+    @property
+    def annotations(self) -> dict[str, object]:
+        """Facts of the step's own, from `ctx.annotate`."""
+        if self._annotations is None:
+            self._annotations = {}
+        return self._annotations
 
     @property
     def event(self) -> Event:

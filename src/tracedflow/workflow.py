@@ -291,14 +291,12 @@ class Workflow(Generic[RunResultT]):
         outer = current_scope.get()
         parent = outer if outer is not None and options.parent is _FROM_STEP and _is_live_on(outer, loop) else None
         clock = active_clock.get()
-        wall = clock.wall()
         timeout = self._timeout if options.timeout is _FROM_STEP else _check_seconds("timeout", options.timeout)
         call = RunCall(
             workflow=self.workflow_name,
             run_id=run_id or clock.new_id(),
             start_event=event,
-            started_at=wall,
-            started_wall=wall,
+            started_at=clock.now(),
             timeout=timeout,
             can_wait=graph.can_wait,
             parent_run_id=parent.runner.run_id if parent else None,

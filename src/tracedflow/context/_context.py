@@ -192,7 +192,8 @@ class Context(Generic[StateT]):
 
     def measure(self, name: str, value: float, unit: str = "1") -> None:
         """Put a number on the attempt's record and span; `@step(measures=[name])` makes it a metric too."""
-        self._inside_step("measure").call.measurements.append((name, float(value), unit))
+        call = self._inside_step("measure").call
+        call.measurements = (*call.measurements, (name, float(value), unit))
 
     def annotate(self, **facts: object) -> None:
         """Put facts on the step's record and span, as `tracedflow.user.<name>`."""

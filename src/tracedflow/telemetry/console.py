@@ -24,7 +24,6 @@ from ..middleware import (
     RetryScheduled,
     RunCall,
     StepCall,
-    StepTimedOut,
     WaitEnded,
     WaitStarted,
 )
@@ -74,6 +73,8 @@ _ANSWERED: tuple[str, Style] = ("answered", "good")
 class Console(Observer):
     """Writes what runs do, line by line, and draws a waterfall when a run ends.
 
+    An exceeded time limit shows in the line of the retry or of the outcome that it leads to.
+
     Args:
         stream: where to; standard error, as it is at that moment, if None.
     """
@@ -83,7 +84,6 @@ class Console(Observer):
         self._live: dict[str, Clock] = {}
         self._listeners: dict[type[Notice], Callable[[Any], None]] = {
             RetryScheduled: self._retry,
-            StepTimedOut: self._timed_out,
             WaitStarted: self._wait_started,
             WaitEnded: self._wait_ended,
             EventDropped: self._dropped,
@@ -138,10 +138,11 @@ class Console(Observer):
     def _run_ended(self, call: RunCall, timer: Clock, outcome: Outcome, error: BaseException | None) -> None:
         try:
             word, style = _WORDS[outcome]
-            age = short(timer.monotonic() - call.started_at)
+            age = short(timer.now() - call.started_at)
             pieces: list[tuple[str, Style]] = [(self._clock(call) + "  ", "dim"), (call.workflow, "bold")]
-            pieces.extend([(f"  {word}", style), (f" in {age}  {_size(call)}", "plain"), (f"  {_identity(call)}", "dim")])
+            pieces.extend([(f"  {word}", style), (f" in {age}, {_size(call)}", "plain")])
             self._screen.write(pieces)
+            self._screen.write([(f"{'':>11}{_identity(call)}", "dim")])  # alone, so that a narrow terminal does not cut it
             if error is not None and outcome in FAILURES:
                 for line in _run_error(error, call):
                     self._screen.write([(f"{'':>11}{line}", "bad")])
@@ -169,9 +170,6 @@ class Console(Observer):
         if (call := notice.call) is not None:
             what = f"attempt {_attempt(call, notice.attempt)}  {_error_line(notice.error, call)}"
             self._say(notice.run, call, "retry", "odd", f"in {short(notice.delay)}", what)
-
-    def _timed_out(self, notice: StepTimedOut) -> None:
-        self._say(notice.run, notice.call, "timeout", "bad", short(notice.timeout), f"attempt {notice.attempt} exceeded its limit")
 
     def _wait_started(self, notice: WaitStarted) -> None:
         limit = f", {short(notice.timeout)} at most" if notice.timeout is not None else ""
@@ -213,7 +211,7 @@ class Console(Observer):
 
     def _now(self, run: RunCall) -> float:
         timer = self._live.get(run.run_id)
-        return clock.active.get().monotonic() if timer is None else timer.monotonic()
+        return clock.active.get().now() if timer is None else timer.now()
 
 
 class _Screen:

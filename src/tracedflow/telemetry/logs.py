@@ -4,39 +4,36 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from ..context import current_scope
 from ..middleware import Observer, RunCall, StepCall
 from .redaction import captures_text, mask
 
 if TYPE_CHECKING:
     from ..events import StopEvent
-    from ..middleware import RunNext, StepNext, StepResult
+    from ..middleware import RunNext
 
 _NOWHERE: dict[str, object] = {"trace_id": "", "span_id": "", "run_id": "", "workflow": "", "step": "", "attempt": 0, "tags": {}}
 
-_here: ContextVar[RunCall | StepCall | None] = ContextVar("tracedflow_here", default=None)
+_run: ContextVar[RunCall | None] = ContextVar("tracedflow_log_run", default=None)
 
 
 class Logs(Observer):
-    """Remembers, for `LogCorrelation`, the run and step that the code of a context runs in."""
+    """Remembers the run that the code of a context runs in, for what is logged in a run but outside its steps.
+
+    The step is known to the engine: a layer around each step would only repeat that, at a microsecond a step.
+    """
 
     async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
-        """Bind the run for what happens in it but outside its steps."""
-        token = _here.set(call)
+        """Bind the run."""
+        token = _run.set(call)
         try:
             return await call_next(call)
         finally:
-            _unbind(token)
-
-    async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
-        """Bind the step execution. The filter reads its attempt live, so no attempt layer is needed."""
-        token = _here.set(call)
-        try:
-            return await call_next(call)
-        finally:
-            _unbind(token)
+            with suppress(ValueError):  # a coroutine that the garbage collector closes is in another context
+                _run.reset(token)
 
 
 class LogCorrelation(logging.Filter):
@@ -55,7 +52,7 @@ class LogCorrelation(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields; let every record through."""
-        call = _here.get()
+        call = _here()
         for name, value in _fields(call).items():
             record.__dict__.setdefault(name, value)
         if self._mask and call is not None:
@@ -63,9 +60,12 @@ class LogCorrelation(logging.Filter):
         return True
 
 
-def _unbind(token: Token[RunCall | StepCall | None]) -> None:
-    with suppress(ValueError):  # a coroutine that is closed by the garbage collector is in another context
-        _here.reset(token)
+def _here() -> RunCall | StepCall | None:
+    """Return the innermost call of this context: its step, but not that of an outer run which started this one."""
+    run, scope = _run.get(), current_scope.get()
+    if scope is None or (run is not None and run.run_id != scope.call.run_id):
+        return run
+    return scope.call
 
 
 def _fields(call: RunCall | StepCall | None) -> dict[str, object]:

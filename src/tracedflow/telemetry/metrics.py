@@ -99,7 +99,7 @@ class _Timer:
         self._last = float("-inf")
 
     def observe(self, seconds: float, at: float, call: RunCall | StepCall) -> None:
-        """Observe a duration that ended at the monotonic time `at`."""
+        """Observe a duration that ended at the run-clock time `at`."""
         if at - self._last >= _EXEMPLAR_EVERY and (exemplar := _exemplar(call)) is not None:
             self._last = at
             self._child.observe(seconds, exemplar)
@@ -117,15 +117,15 @@ def _exemplar(call: RunCall | StepCall) -> dict[str, str] | None:
 class _Step:
     """The children of one step, so that an execution finds them with one lookup."""
 
-    __slots__ = ("active", "attempts", "durations", "queue_wait")
+    __slots__ = ("attempts", "durations", "labels", "live", "queue_wait")
 
-    def __init__(self, call: StepCall, families: _Families) -> None:
-        labels = (call.workflow, call.step)
-        self.active = families.steps_active(*labels)
+    def __init__(self, labels: tuple[str, str], families: _Families) -> None:
+        self.labels = labels
+        self.live: set[int] = set()  # executions: adding and discarding is cheaper than a gauge, and as safe with threads
         self.queue_wait = families.step_queue_wait(*labels)
         self.durations: dict[Outcome, _Timer] = {}
         self.attempts: dict[Outcome, Counter] = {}  # those without an error type
-        families.concurrency_limit(*labels).set(call.config.num_workers)
+        families.steps_active(*labels).set_function(lambda: len(self.live))
 
 
 class _Families(Collector):
@@ -151,19 +151,25 @@ class _Families(Collector):
         self.middleware_errors = _counter(registry, names.MIDDLEWARE_ERRORS)
         _gauge(registry, names.BUILD_INFO)(_version()).set(1)
         self.steps: dict[tuple[str, str], _Step] = {}
+        self._lock = threading.Lock()
         self.live: dict[int, tuple[RunCall, Clock]] = {}
         self._seen: set[str] = set()  # workflows: one without a live run shows 0, so that its series does not end
         registry.register(self)
 
     def step(self, call: StepCall) -> _Step:
         """Return the children of the step of `call`."""
-        key = (call.workflow, call.step)
-        found = self.steps.get(key)
-        if found is None:
+        found = self.steps.get((call.run.workflow, call.config.name))
+        return found if found is not None else self._add_step(call)
+
+    def _add_step(self, call: StepCall) -> _Step:
+        labels = (call.workflow, call.step)
+        with self._lock:
             if len(self.steps) >= names.MAX_LABEL_SETS:
-                return _Step(call, self)
-            found = self.steps[key] = _Step(call, self)
-        return found
+                labels = (names.OTHER, names.OTHER)
+            if labels not in self.steps:
+                self.concurrency_limit(*labels).set(call.config.num_workers)
+                self.steps[labels] = _Step(labels, self)
+            return self.steps[labels]
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Name the metrics of `collect`, so that registering does not collect."""
@@ -179,7 +185,7 @@ class _Families(Collector):
         ages = dict.fromkeys(self._seen, 0.0)
         for call, timer in live:
             name = call.workflow if call.workflow in ages else names.OTHER
-            ages[name] = max(ages.get(name, 0.0), timer.monotonic() - call.started_at)
+            ages[name] = max(ages.get(name, 0.0), timer.now() - call.started_at)
         family = _empty(names.RUN_OLDEST_AGE)
         for workflow, age in sorted(ages.items()):
             family.add_metric([workflow], age)
@@ -257,7 +263,7 @@ class Metrics(Observer):
         """Count and time a step execution; its attempts are counted here too, which saves a layer around each."""
         families = self._families()
         step = families.step(call)
-        step.active.inc()
+        step.live.add(id(call))
         try:
             result = await call_next(call)
         except GeneratorExit:
@@ -266,7 +272,7 @@ class Metrics(Observer):
             self._count_step(families, step, call, None, error)
             raise
         finally:
-            step.active.dec()
+            step.live.discard(id(call))
         self._count_step(families, step, call, result, None)
         return result
 
@@ -283,15 +289,15 @@ class Metrics(Observer):
 
     def _count_step(self, families: _Families, step: _Step, call: StepCall, result: StepResult, error: BaseException | None) -> None:
         outcome = outcome_of_step(call, result, error)
-        now = clock.active.get().monotonic()
+        now = clock.active.get().now()
         duration = step.durations.get(outcome)
         if duration is None:
-            duration = step.durations[outcome] = families.step_duration(call.workflow, call.step, outcome)
+            duration = step.durations[outcome] = families.step_duration(*step.labels, outcome)
         duration.observe(now - call.started_at, now, call)
         step.queue_wait.observe(call.queued)
         counted = self._retried.pop((call.run_id, call.execution), 0) if self._retried else 0
         if call.attempts > counted:  # else it ended between two attempts, or before the first
-            _attempt_counter(families, step, call, outcome, error).inc()
+            _attempt_counter(families, step, outcome, error).inc()
         if call.collecting or call.collected:
             families.events(call.workflow, type(call.event).__name__, names.COLLECTED_ACTION).inc()
         if call.limit_waits or call.measurements:
@@ -308,17 +314,17 @@ class Metrics(Observer):
 
 
 def _count_run(families: _Families, call: RunCall, outcome: Outcome, timer: Clock) -> None:
-    now = timer.monotonic()
+    now = timer.now()
     families.runs(call.workflow, outcome).inc()
     families.run_duration(call.workflow, outcome).observe(now - call.started_at, now, call)
 
 
-def _attempt_counter(families: _Families, step: _Step, call: StepCall, outcome: Outcome, error: BaseException | None) -> Counter:
+def _attempt_counter(families: _Families, step: _Step, outcome: Outcome, error: BaseException | None) -> Counter:
     if error is not None and outcome in ("error", "timeout"):
-        return families.step_attempts(call.workflow, call.step, outcome, error_type(error))
+        return families.step_attempts(*step.labels, outcome, error_type(error))
     found = step.attempts.get(outcome)
     if found is None:
-        found = step.attempts[outcome] = families.step_attempts(call.workflow, call.step, outcome, "")
+        found = step.attempts[outcome] = families.step_attempts(*step.labels, outcome, "")
     return found
 
 

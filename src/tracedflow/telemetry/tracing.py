@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from contextvars import Token
 from importlib import metadata
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -18,20 +18,18 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, Tra
 from ..errors import WorkflowStalledError
 from ..middleware import EventDropped, Notice, Observer, RetryScheduled, WaitEnded, WaitStarted
 from ..outcomes import FAILURES, error_type, outcome_of_run, outcome_of_step
-from . import names
+from . import attributes, names
 from .redaction import captures_text, describe, mask, stack_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.context import Context
 
     from ..events import Event, StopEvent
     from ..middleware import AttemptCall, AttemptNext, Cause, RunCall, RunNext, StepCall, StepNext, StepResult
     from ..records import Outcome
-
-_Attribute: TypeAlias = "str | int | float | bool | Sequence[str]"
-_Attributes: TypeAlias = "dict[str, _Attribute]"
+    from .attributes import Attributes
 
 _LONG_RUN = 60.0  # seconds of timeout from which on a run gets an anchor, as it would be invisible until it ends
 _FAILURES_KEPT = 16  # errors remembered in a run, to say each only once; a @catch_error step may see thousands
@@ -42,7 +40,7 @@ class _RunTrace:
 
     __slots__ = ("base", "context", "failed", "recording", "span", "steps", "waits")
 
-    def __init__(self, span: Span, context: Context, base: _Attributes) -> None:
+    def __init__(self, span: Span, context: Context, base: Attributes) -> None:
         self.span = span
         self.context = context  # the explicit parent of its steps
         self.base = base  # attributes of every span
@@ -159,22 +157,20 @@ class Tracing(Observer):
 
     def _start_run(self, call: RunCall) -> _RunTrace:
         parent, links = _origin(call)
-        base: _Attributes = {names.WORKFLOW_NAME: call.workflow, names.RUN_ID: call.run_id}
-        base.update({names.TAG_PREFIX + key: value for key, value in call.tags.items()})
-        if call.conversation_id is not None:
-            base[names.GEN_AI_CONVERSATION_ID] = call.conversation_id
+        base = attributes.of_every_span(call)
         if _needs_anchor(call, parent):
             parent = self._anchor(call, parent, base)
         span = self._get_tracer().start_span(
-            names.RUN_SPAN.format(workflow=call.workflow), context=parent, attributes={**base, **_run_attributes(call)}, links=links
+            names.RUN_SPAN.format(workflow=call.workflow), context=parent, attributes={**base, **attributes.of_run(call)}, links=links
         )
         _identify(call, span.get_span_context())
         return _RunTrace(span, trace.set_span_in_context(span, parent), base)
 
-    def _anchor(self, call: RunCall, parent: Context, base: _Attributes) -> Context:
+    def _anchor(self, call: RunCall, parent: Context, base: Attributes) -> Context:
         """Make the zero-length root that shows a long run in a backend while its own span is still open."""
-        attributes = {**base, names.RUN_STATE: "running"}
-        span = self._get_tracer().start_span(names.ANCHOR_SPAN.format(workflow=call.workflow), context=parent, attributes=attributes)
+        span = self._get_tracer().start_span(
+            names.ANCHOR_SPAN.format(workflow=call.workflow), context=parent, attributes={**base, names.RUN_STATE: "running"}
+        )
         span.end()
         return trace.set_span_in_context(span, parent)
 
@@ -195,14 +191,14 @@ class Tracing(Observer):
             state.span.end()
 
     def _start_step(self, call: StepCall, state: _RunTrace) -> Span:
-        attributes = {**state.base, names.STEP_NAME: call.step}
-        links: list[Link] | None = None
-        if state.recording:  # else no sampler or exporter will ever look
-            links = _cause_links(call.causes, names.COLLECTED if len(call.causes) > 1 else names.TRIGGERED_BY)
-            _add_step_attributes(attributes, call)
-        span = self._get_tracer().start_span(
-            names.STEP_SPAN.format(step=call.step), context=state.context, attributes=attributes, links=links
-        )
+        start = self._get_tracer().start_span
+        name = names.STEP_SPAN.format(step=call.step)
+        if state.recording:
+            kind = names.COLLECTED if len(call.causes) > 1 else names.TRIGGERED_BY
+            links = _cause_links(call.causes, kind, besides=state.span.get_span_context())
+            span = start(name, context=state.context, attributes=attributes.of_step(state.base, call), links=links)
+        else:  # hardly a sampler will want it: no more than what every span must have
+            span = start(name, context=state.context, attributes=state.base)
         _identify(call, span.get_span_context())
         if state.recording:
             state.steps[call.execution] = span
@@ -210,9 +206,9 @@ class Tracing(Observer):
         return span
 
     def _start_attempt(self, call: AttemptCall, state: _RunTrace) -> Span:
-        attributes = {**state.base, names.STEP_NAME: call.step.step, names.STEP_ATTEMPT: call.attempt}
+        facts: Attributes = {**state.base, names.STEP_NAME: call.step.step, names.STEP_ATTEMPT: call.attempt}
         span = self._get_tracer().start_span(
-            names.ATTEMPT_SPAN.format(step=call.step.step), context=_parent_of_attempt(call, state), attributes=attributes
+            names.ATTEMPT_SPAN.format(step=call.step.step), context=_parent_of_attempt(call, state), attributes=facts
         )
         context = span.get_span_context()
         if context.is_valid:
@@ -223,11 +219,11 @@ class Tracing(Observer):
         assert isinstance(notice, WaitStarted)
         if not state.recording:
             return
-        attributes = {**state.base, names.WAIT_EVENT_TYPE: notice.event_type}
+        facts: Attributes = {**state.base, names.WAIT_EVENT_TYPE: notice.event_type}
         if notice.call is not None:
-            attributes[names.STEP_NAME] = notice.call.step
+            facts[names.STEP_NAME] = notice.call.step
         name = names.WAIT_SPAN.format(event_type=notice.event_type)
-        state.waits[notice.wait_id] = self._get_tracer().start_span(name, context=state.context, attributes=attributes)
+        state.waits[notice.wait_id] = self._get_tracer().start_span(name, context=state.context, attributes=facts)
 
 
 def _version() -> str | None:
@@ -285,32 +281,6 @@ def _needs_anchor(call: RunCall, parent: Context) -> bool:
     return call.timeout is None or call.timeout > _LONG_RUN or call.can_wait
 
 
-def _run_attributes(call: RunCall) -> _Attributes:
-    attributes: _Attributes = {
-        names.RUN_SEGMENT: call.segment,
-        names.GEN_AI_OPERATION_NAME: names.INVOKE_WORKFLOW,
-        names.GEN_AI_WORKFLOW_NAME: call.workflow,
-    }
-    if call.parent_run_id is not None:
-        attributes[names.PARENT_RUN_ID] = call.parent_run_id
-    return attributes
-
-
-def _add_step_attributes(attributes: _Attributes, call: StepCall) -> None:
-    attributes[names.EVENT_TYPE] = type(call.inputs[0]).__name__
-    attributes[names.STEP_QUEUE_WAIT] = call.started_at - call.enqueued_at
-    attributes[names.CODE_FUNCTION_NAME] = call.config.code_name
-    if call.max_attempts is not None:
-        attributes[names.STEP_MAX_ATTEMPTS] = call.max_attempts
-    if call.causes:
-        cause = call.causes[0]
-        attributes[names.EVENT_ID] = str(cause.event_id)
-        if cause.step is not None:  # a copy of the link, for backends that drop links
-            attributes[names.TRIGGER_STEP] = cause.step
-        if len(call.causes) > names.MAX_LINKS:
-            attributes[names.LINKS_DROPPED] = len(call.causes) - names.MAX_LINKS
-
-
 def _send_context(call: StepCall, context: SpanContext) -> None:
     """Put the W3C headers on what the step sends. By hand: `inject` costs ten times as much, and is not needed for one format."""
     call.outgoing["traceparent"] = f"00-{call.trace_id}-{call.span_id}-{context.trace_flags:02x}"
@@ -324,11 +294,12 @@ def _cause_context(cause: Cause) -> object:
     return cause.span_context
 
 
-def _cause_links(causes: Sequence[Cause], kind: str) -> list[Link]:
+def _cause_links(causes: Sequence[Cause], kind: str, *, besides: SpanContext | None = None) -> list[Link]:
+    """Return links to what sent the events, `besides` left out: a start event comes from the run span, the parent."""
     return [
         Link(context, {names.LINK_TYPE: kind, names.EVENT_TYPE: cause.event_type})
         for cause in causes[: names.MAX_LINKS]
-        if isinstance(context := _cause_context(cause), SpanContext) and context.is_valid
+        if isinstance(context := _cause_context(cause), SpanContext) and context.is_valid and context != besides
     ]
 
 
@@ -360,7 +331,7 @@ def _end_step(call: StepCall, state: _RunTrace, span: Span, result: StepResult, 
     try:
         if span.is_recording():
             outcome = outcome_of_step(call, result, error)
-            span.set_attributes({**_final_attributes(call, result), names.OUTCOME: outcome})
+            span.set_attributes({**attributes.of_ended_step(call, result), names.OUTCOME: outcome})
             _link_collected(call, span)
             if error is not None:
                 _cancelled(span, call, outcome)
@@ -396,36 +367,10 @@ def _fail(span: Span, outcome: Outcome, error: BaseException, secrets: Sequence[
     description = describe(error, secrets)
     span.set_status(Status(StatusCode.ERROR, description))
     if record:
-        attributes = {names.EXCEPTION_TYPE: error_type(error), names.EXCEPTION_STACKTRACE: stack_trace(error, secrets)}
+        facts = {names.EXCEPTION_TYPE: error_type(error), names.EXCEPTION_STACKTRACE: stack_trace(error, secrets)}
         if captures_text():
-            attributes[names.EXCEPTION_MESSAGE] = description
-        span.add_event(names.EXCEPTION, attributes)
-
-
-def _final_attributes(call: StepCall, result: StepResult) -> _Attributes:
-    attributes: _Attributes = {names.STEP_ATTEMPTS: call.attempts}
-    if call.emitted or result is not None:
-        attributes[names.EMITTED] = _emitted(call, result)
-    if call.blocked > 0:
-        attributes[names.STEP_LOOP_BLOCKED] = call.blocked
-    sums: dict[str, float] = {}
-    for name, value, _ in call.measurements:
-        sums[name] = sums.get(name, 0.0) + value
-    attributes.update({names.USER_PREFIX + name: value for name, value in sums.items()})
-    attributes.update(_annotations(call.annotations))
-    return attributes
-
-
-def _emitted(call: StepCall, result: StepResult) -> list[str]:
-    """Return the types that the step sent, and those it returned: they are on their way only after its span."""
-    returned = result if isinstance(result, list) else [] if result is None else [result]
-    return list(dict.fromkeys([*(kind for _, kind in call.emitted), *(type(event).__name__ for event in returned)]))
-
-
-def _annotations(annotations: Mapping[str, object]) -> _Attributes:
-    return {
-        names.USER_PREFIX + name: value if isinstance(value, (str, bool, int, float)) else str(value) for name, value in annotations.items()
-    }
+            facts[names.EXCEPTION_MESSAGE] = description
+        span.add_event(names.EXCEPTION, facts)
 
 
 def _link_collected(call: StepCall, span: Span) -> None:
@@ -455,16 +400,16 @@ def _span_of(state: _RunTrace, notice: Notice) -> Span:
 
 def _retry_scheduled(state: _RunTrace, notice: Notice) -> None:
     assert isinstance(notice, RetryScheduled)
-    attributes: _Attributes = {names.RETRY_DELAY: notice.delay, names.STEP_ATTEMPT: notice.attempt}
-    attributes[names.ERROR_TYPE] = error_type(notice.error)
-    _span_of(state, notice).add_event(names.RETRY_SCHEDULED, attributes)
+    facts: Attributes = {names.RETRY_DELAY: notice.delay, names.STEP_ATTEMPT: notice.attempt}
+    facts[names.ERROR_TYPE] = error_type(notice.error)
+    _span_of(state, notice).add_event(names.RETRY_SCHEDULED, facts)
 
 
 def _event_dropped(state: _RunTrace, notice: Notice) -> None:
     assert isinstance(notice, EventDropped)
     if notice.final:
-        attributes = {names.EVENT_TYPE: notice.event_type, names.EVENT_ID: str(notice.event_id), names.DROP_REASON: notice.reason}
-        _span_of(state, notice).add_event(names.EVENT_DROPPED, attributes)
+        facts = {names.EVENT_TYPE: notice.event_type, names.EVENT_ID: str(notice.event_id), names.DROP_REASON: notice.reason}
+        _span_of(state, notice).add_event(names.EVENT_DROPPED, facts)
 
 
 def _wait_ended(state: _RunTrace, notice: Notice) -> None:
