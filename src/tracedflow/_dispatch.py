@@ -645,6 +645,15 @@ def _check_declared(scope: StepScope, event: Event, result: object) -> None:
     scope.runner.warn_once(f"{text}; add it to the return annotation")
 
 
+def _check_wait(event_type: object, question: object, timeout: object) -> None:
+    if not (isinstance(event_type, type) and issubclass(event_type, Event)):
+        raise WorkflowRuntimeError(f"wait_for_event() takes an event class, not {event_type!r}")
+    if question is not None and not isinstance(question, Event):
+        raise WorkflowRuntimeError(f"wait_for_event() takes an event as waiter_event, not {type(question).__name__}")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+        raise WorkflowRuntimeError(f"wait_for_event() takes seconds, or None, as timeout, not {timeout!r}")
+
+
 def _kind(value: object) -> str:
     if inspect.iscoroutine(value):
         value.close()

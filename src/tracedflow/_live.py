@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _runs: dict[str, Runner] = {}
 _draining = False
+_LAST_WAIT = 5.0  # seconds for the runs that were told to end
 
 
 def register(runner: Runner) -> None:
@@ -53,28 +54,35 @@ def runs() -> list[WorkflowHandler[Any]]:
     return [runner.handler for runner in live()]
 
 
-async def drain(timeout: float = 30.0, then: Literal["cancel"] = "cancel") -> list[str]:
-    """Refuse new runs, let the live ones end for `timeout` seconds, then cancel the rest. New runs stay refused.
+async def drain(timeout: float = 30.0, then: Literal["cancel", "snapshot"] = "cancel") -> dict[str, dict[str, Any] | None]:
+    """Refuse new runs, let the live ones end for `timeout` seconds, then end the rest. New runs stay refused.
 
-    Only the runs of the calling event loop are awaited; those of other loops are cancelled through their own loop.
+    Only the runs of the calling event loop are waited for; those of other loops are ended through their own loop.
 
     Returns:
-        The ids of the runs that had to be cancelled.
+        The runs that had to be ended, by id: with `then="snapshot"` what `Context.from_dict` takes to go on with a run of
+        the calling loop, else None.
     """
     global _draining
     with _lock:
         _draining = True
     loop = asyncio.get_running_loop()
+    await _wait_for(loop, timeout)
+    ended: dict[str, dict[str, Any] | None] = {}
+    for runner in live():
+        if then == "snapshot" and runner.loop is loop and runner.is_saveable:
+            ended[runner.run_id] = runner.suspend()
+        else:
+            ended[runner.run_id] = None
+            runner.loop.call_soon_threadsafe(runner.cancel, "the process is draining")
+    await _wait_for(loop, _LAST_WAIT)
+    return ended
+
+
+async def _wait_for(loop: asyncio.AbstractEventLoop, timeout: float) -> None:
     handlers = [runner.handler for runner in live() if runner.loop is loop]
     if handlers:
         await asyncio.wait(handlers, timeout=timeout)
-    left = live()
-    for runner in left:
-        runner.loop.call_soon_threadsafe(runner.cancel, "the process is draining")
-    mine = [runner.handler for runner in left if runner.loop is loop]
-    if mine:
-        await asyncio.wait(mine, timeout=5.0)
-    return [runner.run_id for runner in left]
 
 
 def accept_again() -> None:

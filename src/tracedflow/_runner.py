@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from . import _live
 from . import _state as st
 from ._dispatch import Dispatcher, StepScope, cause_of, current_runner
+from ._snapshot import SavedRun
 from ._report import background_tasks, report_of
 from ._stream import EventLog, EventStream
 from ._turn import turn_of
@@ -38,7 +39,18 @@ from .events import (
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
-from .middleware import EventDropped, EventSent, EventStreamed, JoinWaiting, LoopBlocked, Notice, RunCall, RunStalled
+from .middleware import (
+    EventDropped,
+    EventSent,
+    EventStreamed,
+    JoinWaiting,
+    LoopBlocked,
+    Notice,
+    RunCall,
+    RunResumed,
+    RunStalled,
+    RunSuspended,
+)
 from .outcomes import error_type, outcome_of_step
 from .records import RecordLog
 
@@ -134,6 +146,7 @@ class Runner:
         self._stall_check: asyncio.Handle | None = None
         self._expected: dict[str, int] = {}
         self._warned: set[str] = set()
+        self._sent_early: list[tuple[Event, str | None]] = []
         self._produced: list[Event] | None = None  # what a stepwise run's last step returned
         self._stepped: asyncio.Future[None] | None = None
         self._final_report: RunReport | None = None
@@ -152,6 +165,24 @@ class Runner:
     def report(self) -> RunReport:
         """Answer why."""
         return self._final_report or report_of(self)
+
+    @property
+    def is_saveable(self) -> bool:
+        """Whether there is anything live to save."""
+        return self.state.status in ("running", "suspended")
+
+    def saved_run(self) -> SavedRun:
+        """Return what a later segment needs to go on."""
+        return SavedRun(run_id=self.run_id, start_event=self.call.start_event, segment=self.call.segment, state=self.state)
+
+    def suspend(self) -> dict[str, Any]:
+        """Save the run and end this segment of it; returns what `Context.from_dict` takes."""
+        saved = self.context.to_dict()
+        if self.listened:
+            self._notice(RunSuspended(run=self.call, at=self.now()))
+        text = f"Run {self.run_id} of {self.call.workflow} was suspended; it goes on from its saved Context"
+        self.finish(_Ending(status="suspended", error=WorkflowCancelledByUser(text)))
+        return saved
 
     def signs_of_life(self) -> list[str]:
         """Return why a run in which nothing happens may still go on."""
@@ -207,6 +238,9 @@ class Runner:
             raise WorkflowRuntimeError(f"Step `{target}` ({step.place}) takes {wanted}, not {type(event).__name__}")
 
     def _send_now(self, event: Event, target: str | None, scope: StepScope | None) -> None:
+        if self._step_context is None:  # sent between `run()` and the run's first turn of the loop
+            self._sent_early.append((event, target))
+            return
         if scope is None or scope.ended:
             self._check_queue(event)
             source = (None, None) if scope is None else (scope.execution.id, scope.call.step)
@@ -620,6 +654,8 @@ class Runner:
         self._set_deadline()
         if self._ending is None:
             self.apply(self._first_input())
+            for event, target in self._sent_early:
+                self._send_now(event, target, None)
         try:
             await self._over
         except asyncio.CancelledError:
@@ -638,6 +674,8 @@ class Runner:
 
     def _first_input(self) -> st.Input:
         if self.call.resumed:
+            if self.listened:
+                self._notice(RunResumed(run=self.call, at=self.now()))
             return st.Restart(self.now())
         return st.Begin(self.call.start_event, self.now(), self.call.headers, self.call.span_context)
 

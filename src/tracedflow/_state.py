@@ -580,9 +580,7 @@ def _open_wait(state: RunState, asked: OpenWait, out: list[Command]) -> None:
     wait = Wait(
         state.next_id(), execution.id, asked.key, asked.event_type, asked.subclasses, asked.waiter_id, asked.requirements, asked.at, deadline
     )
-    if asked.question is not None:
-        _ask(state, execution, asked, out)
-    early = _early_answer(state, wait, asked.question is not None)
+    early = _early_answer(state, wait, asks=_ask(state, execution, asked, out))
     if early is not None:
         _take(state, early)
         execution.remember(wait.key, early.event)
@@ -595,18 +593,19 @@ def _open_wait(state: RunState, asked: OpenWait, out: list[Command]) -> None:
     _park(state, execution, "parked", out)
 
 
-def _ask(state: RunState, execution: Execution, asked: OpenWait, out: list[Command]) -> None:
-    """Publish the question of a wait, once in the life of the execution."""
+def _ask(state: RunState, execution: Execution, asked: OpenWait, out: list[Command]) -> bool:
+    """Publish the question of a wait, once in the life of the execution; return whether it was published now."""
     asked_key = f"asked:{asked.key}"
     if asked.question is None or (execution.memo and asked_key in execution.memo):
-        return
+        return False
     execution.remember(asked_key, True)
     if isinstance(asked.question, InputRequiredEvent):
         state.questions += 1
     out.append(Publish(asked.question, execution.id))
+    return True
 
 
-def _early_answer(state: RunState, wait: Wait, asks: bool) -> Envelope | None:
+def _early_answer(state: RunState, wait: Wait, *, asks: bool) -> Envelope | None:
     """Return a held event that answers the wait. One that asks takes only what names it: never a stale approval."""
     for kind, box in state.held.items():
         if not (kind is wait.event_type or (wait.subclasses and issubclass(kind, wait.event_type))):
@@ -768,6 +767,7 @@ def _end(state: RunState, status: Status, out: list[Command]) -> None:
 
 def _restart(state: RunState, restarted: Restart, out: list[Command]) -> None:
     """Queue again whatever was live, in its old order, with its memo; a backoff keeps what is left of it."""
+    state.status = "running"
     state.waits.clear()
     state.backoffs.clear()
     for lane in state.lanes.values():

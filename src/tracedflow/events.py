@@ -340,3 +340,7 @@ class UnhandledEvent(InternalDispatchEvent):
 
 class WorkflowIdleEvent(InternalDispatchEvent):
     """Only input from outside can advance the run."""
+
+
+BUILT_IN_EVENTS: tuple[type[Event], ...] = (Event, StartEvent, StopEvent, InputRequiredEvent, HumanResponseEvent, StepFailedEvent)
+"""The event classes that every workflow knows."""

@@ -21,11 +21,11 @@ from ._graph import Graph
 from ._runner import Runner, RunSettings
 from ._stream import DEFAULT_KEPT
 from .clock import active as active_clock
-from .context import Context, current_scope
+from .context import BaseSerializer, Context, JsonSerializer, current_scope
 from .context.state_store import DictState, InMemoryStateStore, StateStore, most_derived
 from .decorators import GRAPH_CHECKS, StepConfig, StepFunction, config_of
 from .errors import ContextStateError, WorkflowRuntimeError, WorkflowValidationError
-from .events import Event, StartEvent, StopEvent
+from .events import BUILT_IN_EVENTS, Event, StartEvent, StopEvent
 from .handler import WorkflowHandler
 from .limits import Limit
 from .middleware import Middleware, RunCall
@@ -76,6 +76,7 @@ class Workflow(Generic[RunResultT]):
         num_concurrent_runs: how many runs of this instance may be live at once; others wait.
         workflow_name: the name in traces and metrics; the class's qualified name otherwise.
         skip_graph_checks: any of `"reachability"`, `"terminal_event"`, `"dead_end"`.
+        serializer: how `ctx.to_dict()` saves values; by default JSON, which knows the types in the annotations.
         middleware: layers of this workflow, outermost first.
         telemetry: whether to trace, measure and log; None: as `tracedflow.configure` or the environment says.
         on_stall: `"fail"`: a run that can never finish fails at once. `"wait"`: it waits for events from outside.
@@ -105,10 +106,11 @@ class Workflow(Generic[RunResultT]):
         timeout: float | None = DEFAULT_TIMEOUT,
         disable_validation: bool = False,
         verbose: bool = False,
+        *,
         num_concurrent_runs: int | None = None,
         workflow_name: str | None = None,
         skip_graph_checks: Sequence[str] | None = None,
-        *,
+        serializer: BaseSerializer | None = None,
         middleware: Sequence[Middleware] = (),
         telemetry: bool | None = None,
         on_stall: Literal["fail", "wait"] = "fail",
@@ -122,6 +124,7 @@ class Workflow(Generic[RunResultT]):
         self._verbose = verbose
         self._name = workflow_name
         self._skipped = _check_skipped(skip_graph_checks)
+        self._own_serializer = serializer
         self._middleware = tuple(middleware)
         self._telemetry = telemetry
         self._on_stall = _check_one_of("on_stall", on_stall, ("fail", "wait"))
@@ -286,16 +289,19 @@ class Workflow(Generic[RunResultT]):
         graph = self._checked_graph()
         loop = _running_loop(type(self).__qualname__)
         options = options or RunOptions()
-        event = self._start_event(graph, start_event, kwargs)
         context = self._context_for(ctx)
+        saved, context._saved = context._saved, None
+        event = saved.start_event if saved is not None else self._start_event(graph, start_event, kwargs)
         outer = current_scope.get()
         parent = outer if outer is not None and options.parent is _FROM_STEP and _is_live_on(outer, loop) else None
         clock = active_clock.get()
         timeout = self._timeout if options.timeout is _FROM_STEP else _check_seconds("timeout", options.timeout)
         call = RunCall(
             workflow=self.workflow_name,
-            run_id=run_id or clock.new_id(),
-            start_event=event,
+            run_id=run_id or (saved.run_id if saved is not None else clock.new_id()),
+            start_event=cast("Event", event),
+            segment=1 if saved is None else saved.segment + 1,
+            resumed=saved is not None,
             started_at=clock.now(),
             timeout=timeout,
             can_wait=graph.can_wait,
@@ -315,7 +321,7 @@ class Workflow(Generic[RunResultT]):
             stepwise=stepwise,
             gate=self._gate,
         )
-        state = st.new_state(call.run_id, {name: config.num_workers for name, config in graph.steps.items()})
+        state = saved.state if saved is not None else st.new_state(call.run_id, self._slots())
         runner = Runner(self, graph, self._folded(), call, state, settings, context, parent)
         return self._launch(runner, parent)
 
@@ -366,13 +372,26 @@ class Workflow(Generic[RunResultT]):
             return Context(self)
         if given._scope is not None:
             raise ContextStateError("run(ctx=) got the Context of a step; give a new one, or none: the nested run has its own state")
-        if given.is_running:
+        if given._runner is not None and not given._runner.is_over:
             raise ContextStateError("run(ctx=) got the Context of a live run; await that run first, or give each run its own Context")
         return given
 
-    def _new_store(self) -> StateStore[Any]:
+    def _slots(self) -> dict[str, int]:
+        return {name: config.num_workers for name, config in self._checked_graph().steps.items()}
+
+    def _state_type(self) -> type[Any]:
         kinds = [c.context_state_type for c in self._checked_graph().steps.values() if c.context_state_type is not None]
-        return InMemoryStateStore(most_derived(kinds)() if kinds else DictState())
+        return most_derived(kinds) if kinds else DictState
+
+    def _new_store(self) -> StateStore[Any]:
+        return InMemoryStateStore(self._state_type()())
+
+    def _loaded_store(self, data: Mapping[str, Any], serializer: BaseSerializer) -> StateStore[Any]:
+        return InMemoryStateStore.from_dict(data, serializer, self._state_type())
+
+    def _serializer(self) -> BaseSerializer:
+        """Return what saves the values of a run: of all classes, only those that the annotations name are loaded."""
+        return self._own_serializer or JsonSerializer(self.events).with_types(self._state_type(), *BUILT_IN_EVENTS)
 
 
 def _is_live_on(scope: StepScope, loop: asyncio.AbstractEventLoop) -> bool:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 from typing_extensions import TypeVar
 
-from ..errors import ContextStateError
+from .._snapshot import SavedRun
+from .._state import FORMAT
+from ..errors import ContextSerdeError, ContextStateError
 from ..events import Event
 from ._sync import SyncContext
 from .state_store import DictState, StateStore
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from .._runner import Runner
     from ..retry_policy import RetryInfo
     from ..workflow import Workflow
+    from .serializers import BaseSerializer
 
 StateT = TypeVar("StateT", default=DictState)
 EventT = TypeVar("EventT", bound=Event)
@@ -50,7 +53,7 @@ class Context(Generic[StateT]):
         self._runner: Runner | None = None
         self._scope: StepScope | None = None
         self._store: StateStore[StateT] | None = None
-        self._saved: Mapping[str, Any] | None = None
+        self._saved: SavedRun | None = None
         self._dead: str | None = None  # why it may not be used any more
 
     @classmethod
@@ -76,8 +79,8 @@ class Context(Generic[StateT]):
 
     @property
     def is_running(self) -> bool:
-        """Whether a run with this Context is live."""
-        return self._runner is not None and not self._runner.is_over
+        """Whether a run with this Context is live, or was when it was saved."""
+        return self._saved is not None or (self._runner is not None and not self._runner.is_over)
 
     @property
     def run_id(self) -> str:
@@ -106,6 +109,55 @@ class Context(Generic[StateT]):
         """
         runner = self._live("send_event")
         runner.send(message, step, self._scope)
+
+    # --- saving ---
+
+    def to_dict(self, serializer: BaseSerializer | None = None, *, include_state: bool = True) -> dict[str, Any]:
+        """Return the store and, of a live run, all that is live, as data for JSON: anywhere, also inside a step.
+
+        Its cost grows with what is live, not with what has happened.
+
+        Args:
+            serializer: how values become text; by default JSON, which knows the types in the workflow's annotations.
+            include_state: False leaves the store out.
+
+        Raises:
+            ContextSerdeError: a value cannot be saved; the message names it by its path.
+        """
+        scope = self._scope
+        if scope is not None:
+            data: list[dict[str, Any]] = []
+            scope.on_loop(lambda: data.append(scope.runner.context.to_dict(serializer, include_state=include_state)))
+            return data[0]
+        chosen = serializer or self._workflow._serializer()
+        saved = self._saved
+        if self._runner is not None and self._runner.is_saveable:
+            saved = self._runner.saved_run()
+        return {
+            "version": FORMAT,
+            "workflow": self._workflow.workflow_name,
+            "state": self.store.to_dict(chosen) if include_state else None,
+            "run": None if saved is None else saved.dump(chosen.serialize_at),
+        }
+
+    @classmethod
+    def from_dict(cls, workflow: Workflow[Any], data: Mapping[str, Any], serializer: BaseSerializer | None = None) -> Context[Any]:
+        """Return the Context that `to_dict` saved. Give it to `workflow.run(ctx=)`: a run that was live goes on.
+
+        Raises:
+            ContextSerdeError: the data is malformed, of a newer version, or names a step or class the workflow has not.
+        """
+        if not isinstance(cast("object", data), Mapping) or not isinstance(data.get("version"), int):
+            raise ContextSerdeError("this is no saved Context: it has no version. Give what `ctx.to_dict()` returned")
+        if data["version"] > FORMAT:
+            raise ContextSerdeError(f"the saved Context has version {data['version']}, newer than {FORMAT}; upgrade tracedflow")
+        chosen = serializer or workflow._serializer()
+        context: Context[Any] = cls(workflow)
+        if data.get("state") is not None:
+            context._store = workflow._loaded_store(data["state"], chosen)
+        if data.get("run") is not None:
+            context._saved = SavedRun.load(data["run"], chosen.deserialize_at, workflow.events, workflow._slots())
+        return context
 
     # --- outside steps ---
 

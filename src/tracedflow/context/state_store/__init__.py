@@ -166,11 +166,11 @@ class InMemoryStateStore(Generic[StateT]):
             raise RuntimeError(
                 f"{method}() was called inside edit_state(), where it would wait for itself: change the state that the block was given"
             )
-        await self._turns.take()
+        turn = await self._turns.take()
         try:
             yield
         finally:
-            self._turns.pass_on()
+            self._turns.pass_on(turn)
 
     def to_dict(self, serializer: BaseSerializer) -> dict[str, Any]:
         """Return the state as data for JSON. What an open `edit_state` block has changed is not in it.

@@ -61,18 +61,19 @@ def _isolated_set(value: set[Any], memo: dict[int, Any]) -> set[Any]:
     return copied
 
 
-def _isolated_tuple(value: tuple[Any, ...], memo: dict[int, Any]) -> tuple[Any, ...]:
-    copied = tuple(_isolated(item, memo) for item in value)
-    if all(one is other for one, other in zip(copied, value, strict=True)):
+def _isolated_fixed(value: tuple[Any, ...] | frozenset[Any], memo: dict[int, Any]) -> Any:
+    items = [_isolated(item, memo) for item in value]
+    if all(one is other for one, other in zip(items, value, strict=True)):
         return value
-    return cast("tuple[Any, ...]", memo.setdefault(id(value), copied))  # it may have been met within itself
+    return memo.setdefault(id(value), type(value)(items))  # it may have been met within itself
 
 
 _WALKS: dict[type, Callable[[Any, dict[int, Any]], Any]] = {
     list: _isolated_list,
     dict: _isolated_dict,
     set: _isolated_set,
-    tuple: _isolated_tuple,
+    tuple: _isolated_fixed,
+    frozenset: _isolated_fixed,
 }
 
 

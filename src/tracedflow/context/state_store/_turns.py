@@ -10,7 +10,9 @@ from typing import Any
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class _Turn:
+class Turn:
+    """One writer's place in the queue."""
+
     loop: asyncio.AbstractEventLoop
     task: asyncio.Task[Any] | None
     came: asyncio.Event
@@ -24,39 +26,38 @@ class Turns:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()  # held for a few instructions
-        self._holder: _Turn | None = None
-        self._waiting: deque[_Turn] = deque()
+        self._holder: Turn | None = None
+        self._waiting: deque[Turn] = deque()
 
     def mine(self) -> bool:
         """Tell whether the calling task has the turn."""
         holder = self._holder
         return holder is not None and holder.task is asyncio.current_task()
 
-    async def take(self) -> None:
-        """Wait for the turn."""
-        turn = _Turn(asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event())
+    async def take(self) -> Turn:
+        """Wait for the turn, and return what passes it on."""
+        turn = Turn(asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event())
         with self._guard:
             # A loop that was closed in the middle of a block can never pass its turn on.
             if self._holder is None or self._holder.loop.is_closed():
                 self._holder = turn
-                return
+                return turn
             self._waiting.append(turn)
         try:
             await turn.came.wait()
         except BaseException:
-            self._withdraw(turn)
+            with self._guard:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+            self.pass_on(turn)  # it may have come together with the cancellation
             raise
+        return turn
 
-    def _withdraw(self, turn: _Turn) -> None:
+    def pass_on(self, turn: Turn) -> None:
+        """Give the turn to who has waited longest; nothing happens if it was taken away."""
         with self._guard:
-            if self._holder is not turn:
-                self._waiting.remove(turn)
+            if self._holder is not turn:  # its loop was closed in the middle of its block, and the block ends only now
                 return
-        self.pass_on()  # the turn came together with the cancellation
-
-    def pass_on(self) -> None:
-        """Give the turn to who has waited longest."""
-        with self._guard:
             while self._waiting:
                 self._holder = self._waiting.popleft()
                 try:

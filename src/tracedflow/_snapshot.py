@@ -1,0 +1,229 @@
+"""The saved form of a run's state and of its inputs: data for JSON, with a format version. No I/O.
+
+A journal stores what `dump_input` gives; recovery folds those inputs onto the last `dump_state`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeAlias, cast
+
+from . import _state as st
+from .errors import ContextSerdeError
+from .events import Event
+
+Save: TypeAlias = Callable[[Any, str], str]
+"""Turns a value into text; the second argument is its path, for errors."""
+
+Load: TypeAlias = Callable[[str, str], Any]
+"""Turns text back into a value."""
+
+_TAG = "~"
+_NOT_SAVED = {"span_context"}  # means something in its own process only
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        st.RunState, st.Envelope, st.Execution, st.Wait, st.Lane, st.Buffer, st.Tally, st.Drop,
+        st.Begin, st.Send, st.Collect, st.OpenWait, st.AbandonWait, st.Remember, st.Streamed, st.Complete, st.AttemptFailed,
+        st.Fire, st.End, st.Restart,
+    )
+}  # fmt: skip
+
+
+def dump_state(state: st.RunState, save: Save) -> dict[str, Any]:
+    """Return a run's state as data for JSON, in time proportional to what is live.
+
+    Raises:
+        ContextSerdeError: a value cannot be saved; the message names it by its path.
+    """
+    saver = _Saver(save)
+    body = saver.encode(state, "run")
+    return {"format": st.FORMAT, "state": body, "envelopes": saver.envelopes}
+
+
+def load_state(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]) -> st.RunState:
+    """Return the state that `dump_state` saved. Only classes in `types`, and event classes already imported, are found.
+
+    Raises:
+        ContextSerdeError: the data is malformed, of a newer format, or names an unknown class.
+    """
+    _check_format(data, "state")
+    state = _Loader(load, types, data.get("envelopes", {})).decode(data["state"], "run")
+    if not isinstance(state, st.RunState):
+        raise ContextSerdeError("the saved run has no state in it")
+    state.drops = deque(state.drops, maxlen=st.DROPS_KEPT)
+    return state
+
+
+@dataclass(slots=True, kw_only=True)
+class SavedRun:
+    """A run that was live when it was saved."""
+
+    run_id: str
+    start_event: Event
+    segment: int
+    state: st.RunState
+
+    def dump(self, save: Save) -> dict[str, Any]:
+        """Return it as data for JSON."""
+        return {
+            "run_id": self.run_id,
+            "segment": self.segment,
+            "start_event": save(self.start_event, "start_event"),
+            "snapshot": dump_state(self.state, save),
+        }
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any], load: Load, types: Iterable[type[Event]], slots: Mapping[str, int]) -> SavedRun:
+        """Return what `dump` saved, for a workflow whose steps have these slots.
+
+        Raises:
+            ContextSerdeError: the data is malformed, or names a step that the workflow has not.
+        """
+        try:
+            state = load_state(data["snapshot"], load, types)
+            start = load(data["start_event"], "start_event")
+            saved = cls(run_id=data["run_id"], start_event=start, segment=data["segment"], state=state)
+        except (KeyError, TypeError) as error:
+            raise ContextSerdeError(f"the saved run is malformed: {error!r} is missing or wrong") from error
+        gone = sorted({execution.step for execution in state.executions.values()} - slots.keys())
+        if gone:
+            raise ContextSerdeError(f"the saved run has live steps that the workflow has not: {', '.join(gone)}")
+        state.lanes = {name: st.Lane(slots=count) for name, count in slots.items()}  # what is live is queued anew
+        return saved
+
+
+def dump_input(happened: st.Input, save: Save) -> dict[str, Any]:
+    """Return one input of the reducer as data for JSON."""
+    saver = _Saver(save)
+    return {"format": st.FORMAT, "input": saver.encode(happened, "input")}
+
+
+def load_input(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]) -> st.Input:
+    """Return the input that `dump_input` saved."""
+    _check_format(data, "input")
+    return cast("st.Input", _Loader(load, types, {}).decode(data["input"], "input"))
+
+
+def _check_format(data: Mapping[str, Any], key: str) -> None:
+    version = data.get("format")
+    if not isinstance(version, int) or key not in data:
+        raise ContextSerdeError(f"this is no saved {key}: it has no format version, or no {key!r}")
+    if version > st.FORMAT:
+        raise ContextSerdeError(f"the saved {key} has format {version}, newer than {st.FORMAT}, the newest this release knows; upgrade")
+
+
+def type_name(kind: type[Any]) -> str:
+    """Return the name under which a class is saved."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+class _Saver:
+    def __init__(self, save: Save) -> None:
+        self._save = save
+        self.envelopes: dict[str, Any] = {}  # one event may be queued for several steps: it is saved once
+
+    def encode(self, value: Any, path: str) -> Any:
+        if value is None or isinstance(value, (bool, int, float)) or type(value) is str:
+            return value
+        kind = type(value)
+        if kind is st.Envelope and value.id:
+            return self._envelope(value, path)
+        if kind in _KINDS.values():
+            return {_TAG: kind.__name__, **self._fields(value, path)}
+        if kind in (list, tuple, deque, set):
+            return self._items(value, path)
+        if kind is dict:
+            pairs = [[self.encode(key, path), self.encode(item, f"{path}.{_shown(key)}")] for key, item in value.items()]
+            return {_TAG: "dict", "items": pairs}
+        if isinstance(value, type):
+            return {_TAG: "type", "name": type_name(value)}
+        return {_TAG: "value", "text": self._save(value, path)}
+
+    def _envelope(self, envelope: st.Envelope, path: str) -> dict[str, Any]:
+        key = str(envelope.id)
+        if key not in self.envelopes:
+            self.envelopes[key] = self._fields(envelope, path)
+        return {_TAG: "envelope", "id": envelope.id}
+
+    def _fields(self, value: Any, path: str) -> dict[str, Any]:
+        names = [each.name for each in dataclasses.fields(value) if each.name not in _NOT_SAVED]
+        return {name: self.encode(getattr(value, name), f"{path}.{name}") for name in names}
+
+    def _items(self, value: Any, path: str) -> dict[str, Any]:
+        tag = type(value).__name__
+        if value and all(isinstance(item, type) for item in value):  # what a join expects: often one class 10,000 times
+            runs = [[type_name(kind), len(list(run))] for kind, run in groupby(value)]
+            return {_TAG: tag, "types": runs}
+        return {_TAG: tag, "items": [self.encode(item, f"{path}[{at}]") for at, item in enumerate(value)]}
+
+
+class _Loader:
+    def __init__(self, load: Load, types: Iterable[type[Event]], envelopes: Mapping[str, Any]) -> None:
+        self._load = load
+        self._types = {type_name(kind): kind for kind in types}
+        self._saved = envelopes
+        self._envelopes: dict[int, st.Envelope] = {}
+
+    def decode(self, data: Any, path: str) -> Any:
+        if not isinstance(data, dict):
+            return data
+        found = cast("dict[str, Any]", data)
+        tag = found.get(_TAG)
+        match tag:
+            case "value":
+                return self._load(found["text"], path)
+            case "type":
+                return self._type(found["name"])
+            case "dict":
+                return {self.decode(key, path): self.decode(item, path) for key, item in found["items"]}
+            case "list" | "tuple" | "deque" | "set":
+                return self._items(tag, found, path)
+            case "envelope":
+                return self._envelope(found["id"], path)
+            case str() if tag in _KINDS:
+                return self._made(_KINDS[tag], {name: item for name, item in found.items() if name != _TAG}, path)
+            case _:
+                raise ContextSerdeError(f"the saved run is malformed at {path}: it has a part of unknown kind {tag!r}")
+
+    def _items(self, tag: str, data: Mapping[str, Any], path: str) -> Any:
+        if "types" in data:
+            items = [kind for name, count in data["types"] for kind in [self._type(name)] * count]
+        else:
+            items = [self.decode(item, f"{path}[{at}]") for at, item in enumerate(data["items"])]
+        return {"list": list, "tuple": tuple, "deque": deque, "set": set}[tag](items)
+
+    def _envelope(self, number: int, path: str) -> st.Envelope:
+        if number not in self._envelopes:
+            self._envelopes[number] = self._made(st.Envelope, self._saved[str(number)], path)
+        return self._envelopes[number]
+
+    def _made(self, kind: type[Any], data: Mapping[str, Any], path: str) -> Any:
+        try:
+            return kind(**{name: self.decode(item, f"{path}.{name}") for name, item in data.items()})
+        except TypeError as error:
+            raise ContextSerdeError(f"the saved run is malformed at {path}: {error}") from error
+
+    def _type(self, name: str) -> type[Event]:
+        if name not in self._types:
+            self._types.update({type_name(kind): kind for kind in _imported(Event)})
+        if name not in self._types:
+            raise ContextSerdeError(
+                f"the saved run names the event class {name}, which neither the workflow's annotations nor any imported module "
+                "has; import its module before loading"
+            )
+        return self._types[name]
+
+
+def _imported(base: type[Event]) -> Iterable[type[Event]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _imported(kind)
+
+
+def _shown(key: object) -> str:
+    return key.__name__ if isinstance(key, type) else str(key)

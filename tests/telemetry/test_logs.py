@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.telemetry.conftest import Spans
+from tracedflow import Context, Event, Middleware, RunCall, RunOptions, StartEvent, StopEvent, Workflow, step
+from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
+from tracedflow.telemetry import LogCorrelation, Logs, Tracing, names
+
+_log = logging.getLogger("tests.users")
+
+
+class Kept(logging.Handler):
+    """Keeps its records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    handler = Kept()
+    handler.addFilter(LogCorrelation())
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    yield handler
+    _log.removeHandler(handler)
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names.LOG_FIELDS}
+
+
+class Talks(Workflow):
+    @step(retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(2)))
+    async def talk(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await asyncio.sleep(0)
+        _log.info("working for %s", ev.get("who"))
+        if ctx.retry_info().retry_number == 0:
+            raise ConnectionError
+        return StopEvent()
+
+
+async def test_a_record_made_in_a_step_says_where(kept: Kept, spans: Spans) -> None:
+    flow = Talks(timeout=5, middleware=[Tracing(spans.provider), Logs()], telemetry=False)
+    await flow.run(run_id="r1", options=RunOptions(tags={"tenant": "blue"}))
+    first, second = kept.records
+    span = spans.one("run_step talk").context
+    assert fields(first) == {
+        "trace_id": format(span.trace_id, "032x"),
+        "span_id": format(span.span_id, "016x"),
+        "run_id": "r1",
+        "workflow": "Talks",
+        "step": "talk",
+        "attempt": 1,
+    }
+    assert fields(second)["attempt"] == 2
+    assert getattr(first, "tags", None) == {"tenant": "blue"}
+
+
+async def test_concurrent_runs_do_not_mix(kept: Kept) -> None:
+    flow = Talks(timeout=5, middleware=[Logs()], telemetry=False)
+    await asyncio.gather(*(flow.run(run_id=f"r{number}", who=f"r{number}") for number in range(20)))
+    assert len(kept.records) == 40
+    for record in kept.records:
+        assert record.getMessage() == f"working for {fields(record)['run_id']}"
+
+
+async def test_a_record_made_in_a_run_but_outside_its_steps_has_the_run(kept: Kept) -> None:
+    class Speaks(Middleware):
+        async def run(self, call: RunCall, call_next: Any, /) -> StopEvent | None:
+            _log.info("before")
+            return await call_next(call)  # type: ignore[no-any-return]
+
+    await Talks(timeout=5, middleware=[Logs(), Speaks()], telemetry=False).run(run_id="r1")
+    assert (fields(kept.records[0])["run_id"], fields(kept.records[0])["step"]) == ("r1", "")
+
+
+async def test_a_run_inside_a_step_is_said_in_place_of_the_outer_one(kept: Kept) -> None:
+    class Outer(Workflow):
+        @step
+        async def start(self, ev: StartEvent) -> StopEvent:
+            await Talks(timeout=5, middleware=[Logs()], telemetry=False).run(run_id="inner")
+            _log.info("outer again")
+            return StopEvent()
+
+    await Outer(timeout=5, middleware=[Logs()], telemetry=False).run(run_id="outer")
+    assert [fields(record)["run_id"] for record in kept.records] == ["inner", "inner", "outer"]
+
+
+def test_outside_a_run_the_fields_are_empty_and_given_ones_are_kept(kept: Kept) -> None:
+    _log.info("alone", extra={"step": "mine"})
+    found = fields(kept.records[0])
+    assert found == {"trace_id": "", "span_id": "", "run_id": "", "workflow": "", "step": "mine", "attempt": 0}
+
+
+class Payload(Event):
+    text: str
+
+
+class Leaks(Workflow):
+    @step
+    async def send(self, ev: StartEvent) -> Payload:
+        return Payload(text="payload-value")
+
+    @step
+    async def leak(self, ev: Payload) -> StopEvent:
+        try:
+            raise ValueError(ev.text)
+        except ValueError:
+            _log.exception("failed on %s", ev.text)
+        return StopEvent()
+
+
+async def test_values_are_masked_on_request() -> None:
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.addFilter(LogCorrelation(mask=True))
+    _log.addHandler(handler)
+    try:
+        await Leaks(timeout=5, middleware=[Logs()], telemetry=False).run()
+    finally:
+        _log.removeHandler(handler)
+    assert "failed on ***" in out.getvalue()
+    assert "ValueError: ***" in out.getvalue()
+    assert "payload-value" not in out.getvalue()
