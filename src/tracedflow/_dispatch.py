@@ -15,6 +15,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _state as st
@@ -167,7 +168,7 @@ class StepScope:
             retry_number=self.execution.failures,
             elapsed_seconds=0.0 if started is None else self.runner.now() - started,
             last_exception=self.last_error,
-            last_failed_at=self.last_failed_at,
+            last_failed_at=None if self.last_failed_at is None else datetime.fromtimestamp(self.last_failed_at, UTC),
         )
 
     async def back_off(self, delay: float) -> None:
@@ -333,7 +334,7 @@ class StepScope:
         """Keep an answer over retries and resumes."""
         self.runner.apply(st.Remember(self.execution.id, key, value))
 
-    def collect(self, event: Event, expected: Sequence[type[Event]], buffer: str) -> list[Event] | None:
+    def collect(self, event: object, expected: Sequence[type[Event]], buffer: str) -> list[Event] | None:
         """Add an event to a join; see `Context.collect_events`."""
         if not expected:
             return []

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, assert_never
@@ -261,7 +261,7 @@ class Runner:
                 f"{type(event).__name__} was not sent"
             )
 
-    def write_to_stream(self, event: Event, scope: StepScope | None) -> None:
+    def write_to_stream(self, event: object, scope: StepScope | None) -> None:
         """Put an event on the stream, from a step, in any thread."""
         if not isinstance(event, Event):
             raise WorkflowRuntimeError(f"write_event_to_stream() takes an event, not {type(event).__name__}")
@@ -514,10 +514,14 @@ class Runner:
 
     async def acquire(self, limit: Limiter) -> Permit:
         """Wait for a permit of a limit that other runs, maybe on other loops, share."""
-        granted = self.loop.create_future()
+        granted: asyncio.Future[None] = self.loop.create_future()
+
+        def settle() -> None:
+            if not granted.done():
+                granted.set_result(None)
 
         def wake() -> None:
-            self.loop.call_soon_threadsafe(lambda: granted.done() or granted.set_result(None))
+            self.loop.call_soon_threadsafe(settle)
 
         permit = limit.request(wake, self._clock.monotonic())
         if not permit.granted:

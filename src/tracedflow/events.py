@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+import sys
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
@@ -35,7 +35,7 @@ class DictLikeModel(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         # Only a class that declares private attributes pays for accepting them as keywords.
-        if cls.__private_attributes__ and "__init__" not in cls.__dict__ and cls.__init__ is BaseModel.__init__:
+        if cls.__private_attributes__ and getattr(cls.__init__, "__pydantic_base_init__", False):
             cls.__init__ = _init_with_private_attributes  # type: ignore[method-assign,assignment]
 
     @property
@@ -164,7 +164,7 @@ class StopEvent(Event):
             setattr(self, name, value)
 
     if TYPE_CHECKING:
-        result: Any
+        result: Any = None
         """What the run gives to its caller; override `_get_result` to compute it."""
 
     # Not a property: as a data descriptor it would hide the `result` field that a subclass may declare.
@@ -217,34 +217,40 @@ def _save_exception(error: Exception) -> dict[str, str]:
 def _load_exception(value: Any) -> Exception:
     if isinstance(value, Exception):
         return value
-    if not isinstance(value, dict) or not {"exception_type", "exception_message"} <= value.keys():
-        raise ValueError("expected an exception, or a dict with exception_type and exception_message")
-    dotted, message = str(value["exception_type"]), str(value["exception_message"])
-    module, _, name = dotted.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-        if isinstance(kind, type) and issubclass(kind, Exception):
+    if not isinstance(value, Mapping):
+        raise ValueError("expected an exception, or a mapping with exception_type and exception_message")  # noqa: TRY004 - pydantic's
+    saved = cast("Mapping[str, object]", value)
+    dotted, message = str(saved.get("exception_type")), str(saved.get("exception_message", ""))
+    kind = _imported(dotted)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
             return kind(message)
-    except Exception:  # any constructor or module may fail: the message is what must survive
-        return UnreconstructedException(message, original_type=dotted)
+        except Exception:  # noqa: BLE001 - any constructor may fail: the message is what must survive
+            return UnreconstructedException(message, original_type=dotted)
     return UnreconstructedException(message, original_type=dotted)
+
+
+def _imported(dotted: str) -> object:
+    """Return what a dotted name means in the modules that are already imported: data must not choose what is imported."""
+    module, _, name = dotted.rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
 
 
 def _load_event(value: Any) -> Event:
     if isinstance(value, Event):
         return value
-    if not isinstance(value, dict) or "type" not in value:
-        raise ValueError("expected an event, or a dict with type and value")
-    return _load_event_type(value["type"]).model_validate(value.get("value", {}))
+    if not isinstance(value, Mapping):
+        raise ValueError("expected an event, or a mapping with type and value")  # noqa: TRY004 - pydantic's
+    saved = cast("Mapping[str, object]", value)
+    return _load_event_type(saved.get("type")).model_validate(saved.get("value", {}))
 
 
 def _load_event_type(value: Any) -> type[Event]:
     if isinstance(value, type) and issubclass(value, Event):
         return value
-    module, _, name = str(value).rpartition(".")
-    found = getattr(importlib.import_module(module), name, None)
+    found = _imported(str(value))
     if not (isinstance(found, type) and issubclass(found, Event)):
-        raise ValueError(f"{value} is not an event class")
+        raise ValueError(f"{value} is not an event class of an imported module")
     return found
 
 

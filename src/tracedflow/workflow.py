@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from . import _live
 from . import _state as st
@@ -299,7 +299,7 @@ class Workflow(Generic[RunResultT]):
         call = RunCall(
             workflow=self.workflow_name,
             run_id=run_id or (saved.run_id if saved is not None else clock.new_id()),
-            start_event=cast("Event", event),
+            start_event=event,
             segment=1 if saved is None else saved.segment + 1,
             resumed=saved is not None,
             started_at=clock.now(),
@@ -379,7 +379,7 @@ class Workflow(Generic[RunResultT]):
     def _slots(self) -> dict[str, int]:
         return {name: config.num_workers for name, config in self._checked_graph().steps.items()}
 
-    def _state_type(self) -> type[Any]:
+    def _state_type(self) -> type[BaseModel]:
         kinds = [c.context_state_type for c in self._checked_graph().steps.values() if c.context_state_type is not None]
         return most_derived(kinds) if kinds else DictState
 
@@ -387,7 +387,8 @@ class Workflow(Generic[RunResultT]):
         return InMemoryStateStore(self._state_type()())
 
     def _loaded_store(self, data: Mapping[str, Any], serializer: BaseSerializer) -> StateStore[Any]:
-        return InMemoryStateStore.from_dict(data, serializer, self._state_type())
+        store: StateStore[Any] = InMemoryStateStore[Any].from_dict(data, serializer, self._state_type())
+        return store
 
     def _serializer(self) -> BaseSerializer:
         """Return what saves the values of a run: of all classes, only those that the annotations name are loaded."""

@@ -13,7 +13,20 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags
 from pydantic import SecretStr
 
 from tests.telemetry.conftest import ByHand, Spans
-from tracedflow import Context, Event, HumanResponseEvent, Middleware, RunCall, RunOptions, StartEvent, StepCall, StopEvent, Workflow, step
+from tracedflow import (
+    Context,
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    Middleware,
+    RunCall,
+    RunOptions,
+    StartEvent,
+    StepCall,
+    StopEvent,
+    Workflow,
+    step,
+)
 from tracedflow.errors import StepTimeoutError, WorkflowCancelledByUser, WorkflowStalledError, WorkflowTimeoutError
 from tracedflow.middleware import Cause, EventDropped, RetryScheduled, WaitEnded, WaitStarted
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
@@ -527,13 +540,15 @@ def test_nothing_of_a_run_stays_on_the_layer(spans: Spans) -> None:
 class Asks(Workflow):
     @step
     async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
-        answer = await ctx.wait_for_event(HumanResponseEvent)
+        answer = await ctx.wait_for_event(HumanResponseEvent, waiter_event=InputRequiredEvent())
         return StopEvent(result=answer.text)
 
 
 async def test_a_real_wait_has_its_span(spans: Spans) -> None:
     handler = Asks(timeout=5, middleware=[Tracing(spans.provider)], telemetry=False).run()
-    handler.ctx.send_event(HumanResponseEvent(text="yes"))
+    async for event in handler.stream_events():
+        if isinstance(event, InputRequiredEvent):
+            handler.ctx.send_event(HumanResponseEvent(text="yes"))
     assert await handler == "yes"
     assert outcome(spans.one("wait HumanResponseEvent")) == "success"
     assert spans.one("start_workflow Asks").parent is None  # its graph can wait

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
+from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from .._snapshot import SavedRun
@@ -18,7 +19,7 @@ from ._sync import SyncContext
 from .state_store import DictState, StateStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from .._dispatch import StepScope
     from .._runner import Runner
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ..workflow import Workflow
     from .serializers import BaseSerializer
 
-StateT = TypeVar("StateT", default=DictState)
+StateT = TypeVar("StateT", bound=BaseModel, default=DictState)
 EventT = TypeVar("EventT", bound=Event)
 ValueT = TypeVar("ValueT")
 
@@ -252,7 +253,7 @@ class Context(Generic[StateT]):
         self._inside_step("annotate").call.annotations.update(facts)
 
     @contextmanager
-    def _expecting(self, runner: Runner, reason: str) -> Iterator[None]:
+    def _expecting(self, runner: Runner, reason: str) -> Generator[None]:
         runner.expect(reason)
         try:
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,7 +86,7 @@ class SyncStore:
         self._scope.block_on(self._store.clear)
 
     @contextmanager
-    def edit_state(self) -> Iterator[Any]:
+    def edit_state(self) -> Generator[Any]:
         """Edit the state exclusively; the changes are committed when the block ends without an error."""
         # One coroutine holds the lock for the whole block: the store knows its writer by its task.
         entered: concurrent.futures.Future[Any] = concurrent.futures.Future()

@@ -152,6 +152,7 @@ class _Families(Collector):
         _gauge(registry, names.BUILD_INFO)(_version()).set(1)
         self.steps: dict[tuple[str, str], _Step] = {}
         self._lock = threading.Lock()
+        self._sent: dict[tuple[str, str], tuple[Counter, Counter]] = {}
         self.live: dict[int, tuple[RunCall, Clock]] = {}
         self._seen: set[str] = set()  # workflows: one without a live run shows 0, so that its series does not end
         registry.register(self)
@@ -160,6 +161,16 @@ class _Families(Collector):
         """Return the children of the step of `call`."""
         found = self.steps.get((call.run.workflow, call.config.name))
         return found if found is not None else self._add_step(call)
+
+    def event(self, workflow: str, event_type: str) -> tuple[Counter, Counter]:
+        """Return the counters of sent events of a type: emitted and dispatched. The most frequent ones, hence one lookup."""
+        key = (workflow, event_type)
+        found = self._sent.get(key)
+        if found is None:
+            found = self.events(*key, names.EMITTED_ACTION), self.events(*key, names.DISPATCHED_ACTION)
+            if len(self._sent) < names.MAX_LABEL_SETS:
+                self._sent[key] = found
+        return found
 
     def _add_step(self, call: StepCall) -> _Step:
         labels = (call.workflow, call.step)
@@ -261,7 +272,7 @@ class Metrics(Observer):
 
     async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
         """Count and time a step execution; its attempts are counted here too, which saves a layer around each."""
-        families = self._families()
+        families = self._bound or self._families()
         step = families.step(call)
         step.live.add(id(call))
         try:
@@ -280,7 +291,7 @@ class Metrics(Observer):
         """Count what happens at an instant."""
         listener = self._listeners.get(type(notice))
         if listener is not None:
-            listener(self._families(), notice)
+            listener(self._bound or self._families(), notice)
 
     def _families(self) -> _Families:
         if self._bound is None:
@@ -338,9 +349,10 @@ def _count_details(families: _Families, call: StepCall) -> None:
 
 def _sent(families: _Families, notice: Notice) -> None:
     assert isinstance(notice, EventSent)
-    families.events(notice.run.workflow, notice.event_type, names.EMITTED_ACTION).inc()
+    emitted, dispatched = families.event(notice.run.workflow, notice.event_type)
+    emitted.inc()
     if notice.to:
-        families.events(notice.run.workflow, notice.event_type, names.DISPATCHED_ACTION).inc(len(notice.to))
+        dispatched.inc(len(notice.to))
 
 
 def _dropped(families: _Families, notice: Notice) -> None:
