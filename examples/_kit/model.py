@@ -43,8 +43,8 @@ def introduce(model: Model) -> None:
     """Say which model answers; end the program with one sentence if it cannot."""
     if isinstance(model, OpenAICompatibleModel) and not model.is_installed:
         sys.exit(
-            f"{MODEL} asks for {model.name}, but the package `openai` is not installed. Install the extra, "
-            f"`pip install 'tracedflow[openai]'`, or unset {BASE_URL} for the scripted model."
+            f"{MODEL} asks for {model.name}, but the package `openai` is not installed. Install it, "
+            f"`pip install openai`, or unset {BASE_URL} for the scripted model."
         )
     print(f"Model: {model.description}", flush=True)
 
@@ -149,7 +149,7 @@ def _critique(joke: str) -> str:
     ending = punchline[-1].strip(".!?'\"") if punchline else "nothing"
     score = max(1, round(10 - 12 * abs(share - 0.35) - len(words) / 20))
     return (
-        f"The joke is {form}: {len(setup)} words of setup, {len(punchline)} of punchline. The punchline is {length}. "
+        f"“{joke}” is {form}: {len(setup)} words of setup, {len(punchline)} of punchline. The punchline is {length}. "
         f"{echo}It ends on {ending!r}, where the laugh has to be. Verdict: {score} of 10."
     )
 

@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _state as st
+from . import _watchdog
 from ._threads import pool
 from .context import Context, current_scope
 from .decorators import StepConfig
-from .errors import StepCancelledError, StepTimeoutError, WorkflowRuntimeError
+from .errors import StepCancelledError, StepResultError, StepTimeoutError, WorkflowRuntimeError
 from .events import Event, StopEvent
 from .middleware import (
     AttemptCall,
@@ -50,7 +51,8 @@ _log = logging.getLogger("tracedflow")
 current_runner: ContextVar[Runner | None] = ContextVar("tracedflow_run", default=None)
 """The run whose layers are being called."""
 
-_NEVER_RETRIED = (StepCancelledError,)
+_NEVER_RETRIED = (StepCancelledError, StepResultError)
+_NOTHING_YET: Any = object()
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +91,7 @@ class StepScope:
     sent_calls = 0
     outcome: Outcome = "skipped"
     error: str | None = None
-    returned: object = None
+    returned: object = _NOTHING_YET  # by the step itself
     last_error: Exception | None = None
     last_failed_at: float | None = None
     children: list[Runner] | None = None
@@ -235,7 +237,7 @@ class StepScope:
         return cast("Event", answer)
 
     def _notice_wait(self, wait_id: int, event_type: type[Event], waiter_id: str | None, timeout: float | None, at: float) -> None:
-        if self.runner.listened:
+        if self.runner.chain.hears(WaitStarted):
             self.runner.chain.notice(
                 WaitStarted(
                     run=self.runner.call, at=at, call=self.call, wait_id=wait_id, event_type=event_type.__name__, waiter_id=waiter_id,
@@ -274,7 +276,7 @@ class StepScope:
         self, wait_id: int, event_type: type[Event], outcome: Outcome, opened: float, envelope: st.Envelope | None
     ) -> None:
         runner = self.runner
-        if not runner.listened:
+        if not runner.chain.hears(WaitEnded):
             return
         now = runner.now()
         cause = None if envelope is None else cause_of(envelope)
@@ -427,6 +429,8 @@ class StepScope:
         """Take down the attempt that just ended; `write_record` makes its record when its events are known."""
         call = self.call
         ended = self.runner.now()
+        if ended - started > _watchdog.BLOCKED_AFTER:
+            _watchdog.settle(self)
         queued, backoff, waiting, blocked = self._marks
         parked = call.waiting - waiting + call.queued - queued_before
         self.outcome = outcome_of_step(call, result, error)
@@ -499,7 +503,8 @@ class Dispatcher:
                 await scope.acquire_limit()
                 scope.call.started_at = runner.now()
             result = await self.chain.step(scope.call)
-            events = check_result(scope, result)
+            if result is not scope.returned:
+                check_result(scope, result)  # a layer put it there
         except BaseException as error:  # noqa: BLE001 - the runner decides what each kind means
             scope.close()
             runner.step_failed(scope, error)
@@ -507,7 +512,7 @@ class Dispatcher:
             scope.close()
             if scope.attempt == 0:  # a layer answered without calling the step
                 scope.end_attempt(scope.call.started_at, scope.call.queued, result, None, None)
-            runner.step_completed(scope, events)
+            runner.step_completed(scope, events_of(result))
 
     async def _attempts(self, call: StepCall) -> StepResult:
         """The attempt loop: the retry policy is asked here and nowhere else."""
@@ -521,7 +526,7 @@ class Dispatcher:
                     raise
                 scope.last_error = error
                 scope.last_failed_at = scope.runner.now()
-                if scope.runner.listened:
+                if self.chain.hears(RetryScheduled):
                     notice = RetryScheduled(
                         run=call.run, at=scope.last_failed_at, call=call, attempt=scope.attempt, delay=delay, error=error
                     )
@@ -538,13 +543,13 @@ class Dispatcher:
         result: StepResult = None
         error: BaseException | None = None
         try:
-            if not self.chain.wraps_attempt:
+            layers = self.chain.single_attempt if scope.step.policy is None else self.chain.attempt
+            if layers is None:
                 result = await self.call_step(scope, call.inputs)
             else:
-                traced = AttemptCall(
-                    step=call, attempt=scope.attempt, last_error=scope.last_error, backoff=scope.call.backoff - backoff_before
-                )
-                result = await self.chain.attempt(traced)
+                backoff = scope.call.backoff - backoff_before
+                traced = AttemptCall(step=call, attempt=scope.attempt, last_error=scope.last_error, backoff=backoff)
+                result = await layers(traced)
         except BaseException as caught:
             error = caught
             raise
@@ -574,8 +579,12 @@ class Dispatcher:
                 f"Step `{scope.call.step}` ({step.config.place}) raised CancelledError, but nobody cancelled it; "
                 "a task that it awaited was probably cancelled"
             ) from error
+        check_result(scope, result)  # here too, so that every layer sees it fail
         scope.returned = result
         return cast("StepResult", result)
+
+
+_watchdog.step_callers.add(Dispatcher.call_step.__code__)
 
 
 @types.coroutine
@@ -609,27 +618,36 @@ def cause_of(envelope: st.Envelope) -> Cause:
     )
 
 
-def check_result(scope: StepScope, result: object) -> Sequence[Event]:
-    """Return the events of a step's result.
+def events_of(result: StepResult) -> Sequence[Event]:
+    """Return the events of a checked result."""
+    if result is None:
+        return ()
+    return result if isinstance(result, list) else (result,)
+
+
+def check_result(scope: StepScope, result: object) -> None:
+    """Refuse what a step may not return.
 
     Raises:
-        WorkflowRuntimeError: it is not an event, None, or a list where the step may return one.
+        StepResultError: it is not an event, None, or a list where the step may return one.
     """
     if isinstance(result, Event):
         _check_declared(scope, result, result)
-        return (result,)
-    if result is None:
-        return ()
+    elif result is not None:
+        for event in _listed(scope, result):
+            _check_declared(scope, event, result)
+
+
+def _listed(scope: StepScope, result: object) -> list[Event]:
     call = scope.call
     if not isinstance(result, list) or not scope.step.config.is_fan_out:
         hint = "; annotate it `-> list[...]` to return a list of events" if isinstance(result, list) else ""
-        raise WorkflowRuntimeError(
-            f"Step `{call.step}` ({call.config.place}) returned {_kind(result)}; it must return an event or None{hint}"
+        raise StepResultError(
+            f"Step `{call.step}` ({call.config.place}) returned {_kind(cast('object', result))}; it must return an event or None{hint}"
         )
     for event in cast("list[object]", result):
         if not isinstance(event, Event):
-            raise WorkflowRuntimeError(f"Step `{call.step}` ({call.config.place}) returned a list with {_kind(event)} in it")
-        _check_declared(scope, event, cast("object", result))
+            raise StepResultError(f"Step `{call.step}` ({call.config.place}) returned a list with {_kind(event)} in it")
     return cast("list[Event]", result)
 
 
@@ -637,12 +655,12 @@ def _check_declared(scope: StepScope, event: Event, result: object) -> None:
     """A step may return what it did not declare, said once; a layer may not put such an event in its place."""
     config = scope.step.config
     kind = type(event)
-    if kind in config.return_types or any(isinstance(declared, type) and isinstance(event, declared) for declared in config.return_types):
+    if kind in config.return_types or issubclass(kind, tuple(config.return_types)):
         return
-    declared = ", ".join(getattr(t, "__name__", str(t)) for t in config.return_types) or "None"
+    declared = ", ".join(each.__name__ for each in config.return_types) or "None"
     text = f"Step `{config.name}` ({config.place}) returned {kind.__name__}, but declares {declared}"
-    if result is not scope.returned:
-        raise WorkflowRuntimeError(f"{text}; a middleware put it there, and no layer may emit what the step may not")
+    if scope.returned is not _NOTHING_YET and result is not scope.returned:
+        raise StepResultError(f"{text}; a middleware put it there, and no layer may emit what the step may not")
     scope.runner.warn_once(f"{text}; add it to the return annotation")
 
 
@@ -689,7 +707,7 @@ async def _in_time(scope: StepScope, attempt: Coroutine[Any, Any, Any]) -> Any:
     finally:
         scope._timeout = None
     call = scope.call
-    if scope.runner.listened:
+    if scope.runner.chain.hears(StepTimedOut):
         notice = StepTimedOut(run=call.run, at=scope.runner.now(), call=call, timeout=seconds, attempt=scope.attempt)
         scope.runner.chain.notice(notice)
     raise StepTimeoutError(f"Step `{call.step}` ({call.config.place}) took longer than its timeout of {seconds:g} s")

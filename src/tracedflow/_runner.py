@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, assert_never
 from . import _live
 from . import _state as st
 from ._dispatch import Dispatcher, StepScope, cause_of, current_runner
-from ._snapshot import SavedRun
 from ._report import background_tasks, report_of
+from ._snapshot import SavedRun
 from ._stream import EventLog, EventStream
 from ._turn import turn_of
 from .clock import active as active_clock
@@ -109,7 +109,6 @@ class Runner:
         self.graph = graph
         self.dispatcher = dispatcher
         self.chain = dispatcher.chain
-        self.listened = bool(self.chain.listeners)
         self.call = call
         self.run_id = call.run_id
         self.state = state
@@ -178,7 +177,7 @@ class Runner:
     def suspend(self) -> dict[str, Any]:
         """Save the run and end this segment of it; returns what `Context.from_dict` takes."""
         saved = self.context.to_dict()
-        if self.listened:
+        if self.chain.hears(RunSuspended):
             self._notice(RunSuspended(run=self.call, at=self.now()))
         text = f"Run {self.run_id} of {self.call.workflow} was suspended; it goes on from its saved Context"
         self.finish(_Ending(status="suspended", error=WorkflowCancelledByUser(text)))
@@ -421,7 +420,7 @@ class Runner:
 
     def _publish(self, event: Event, execution: int | None) -> None:
         self.log.append(event)
-        if self.listened:
+        if self.chain.hears(EventStreamed):
             self._notice(EventStreamed(run=self.call, at=self.now(), call=self._call_of(execution), event_type=type(event).__name__))
 
     def _routed(self, command: st.Routed) -> None:
@@ -434,7 +433,7 @@ class Runner:
                 emitted.append((envelope.id, kind))
             else:
                 scope.call.emitted = [(envelope.id, kind)]
-        if self.listened:
+        if self.chain.hears(EventSent):
             call = scope.call if scope else None
             self._notice(
                 EventSent(run=self.call, at=envelope.at, call=call, event_id=envelope.id, event_type=kind, to=command.to, waited=command.waited)
@@ -449,7 +448,7 @@ class Runner:
                 "run %s of %s: no step takes %s (sent %s), and no wait has asked for it%s",
                 self.run_id, self.call.workflow, drop.event_type.__name__, came, meant,
             )  # fmt: skip
-        if self.listened:
+        if self.chain.hears(EventDropped):
             self._notice(
                 EventDropped(
                     run=self.call, at=self.now(), event_id=drop.id, event_type=drop.event_type.__name__, reason=drop.reason,
@@ -462,7 +461,7 @@ class Runner:
         if isinstance(command, st.Joined):
             if scope is not None:
                 scope.call.collected = (*scope.call.collected, *map(cause_of, command.collected))
-        elif self.listened:
+        elif self.chain.hears(JoinWaiting):
             self._notice(
                 JoinWaiting(
                     run=self.call, at=self.now(), call=scope.call if scope else None, event_type=command.event_type.__name__,
@@ -599,7 +598,7 @@ class Runner:
 
     def _stall(self) -> None:
         report = self._final_report = report_of(self, state="stalled")
-        if self.listened:
+        if self.chain.hears(RunStalled):
             self._notice(RunStalled(run=self.call, at=self.now(), report=report))
         self.finish(_Ending(status="stalled", error=WorkflowStalledError(str(report), report)))
 
@@ -633,6 +632,16 @@ class Runner:
         self._look_for_step_end()
 
     # --- the run's own task ---
+
+    def start(self, handler: WorkflowHandler[Any]) -> None:
+        """Start with the loop's next turn."""
+        self.handler = handler
+        _live.register(self)
+        self.context._runner = self
+        if self.parent is not None:
+            self.parent.runner.children.add(self)
+            self.parent.children = [*(self.parent.children or ()), self]
+        self.task = self.loop.create_task(self.drive())
 
     async def drive(self) -> None:
         """Take the run from its start to its end, through the `run` layers."""
@@ -678,7 +687,7 @@ class Runner:
 
     def _first_input(self) -> st.Input:
         if self.call.resumed:
-            if self.listened:
+            if self.chain.hears(RunResumed):
                 self._notice(RunResumed(run=self.call, at=self.now()))
             return st.Restart(self.now())
         return st.Begin(self.call.start_event, self.now(), self.call.headers, self.call.span_context)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import queue
 import threading
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
 
 from .errors import WorkflowRuntimeError
 
 MAX_THREADS = 256
 _IDLE_SECONDS = 5.0
 
+ResultT = TypeVar("ResultT")
 _Job: TypeAlias = Callable[[], None]
 
 
@@ -88,6 +90,16 @@ class ThreadPool:
             self._idle.remove(inbox)
             self._count -= 1
             return True
+
+
+def run_in_own_loop(main: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
+    """Run a coroutine to its end in this thread, or, if an event loop runs here already, in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="tracedflow-run") as executor:
+        return executor.submit(lambda: asyncio.run(main())).result()
 
 
 def _post(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -11,15 +11,22 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from types import FrameType
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING
 
-from ._dispatch import Dispatcher, StepScope
 from .middleware import LoopBlocked
+
+if TYPE_CHECKING:
+    from ._dispatch import StepScope
 
 _log = logging.getLogger("tracedflow.loop")
 
 KNOCK_EVERY = 0.05  # seconds
 BLOCKED_AFTER = 0.1  # seconds without an answer
+
+step_callers: set[CodeType] = set()
+"""The code that calls steps: what stands below it on a stack is a step's."""
+
 _SAID_AGAIN_AFTER = 4.0  # times longer than when it was said last
 
 
@@ -36,15 +43,16 @@ class _Watched:
 
     def answer(self) -> None:
         """Runs on the loop: it turns."""
-        knocked, self.knocked_at = self.knocked_at, None
-        if knocked is None:
-            return
-        blocked = time.monotonic() - knocked
-        culprit, location = self.culprit, self.location
-        self.suspect = self.culprit = self.location = None
+        self.tell()
+        self.knocked_at = self.suspect = None
         self.said_after = 0.0
-        if location is not None:
-            _tell(culprit, location, blocked)
+
+    def tell(self) -> None:
+        """Runs on the loop: put what was seen on the culprit's account, once."""
+        culprit, location = self.culprit, self.location
+        self.culprit = self.location = None
+        if location is not None and self.knocked_at is not None:
+            _tell(culprit, location, time.monotonic() - self.knocked_at)
 
 
 _lock = threading.Lock()
@@ -80,6 +88,13 @@ def unwatch(loop: asyncio.AbstractEventLoop) -> None:
             _wake.clear()
 
 
+def settle(scope: StepScope) -> None:
+    """Put a block on the account of the step that is just ending, before its record is made."""
+    watched = _watched.get(id(scope.runner.loop))
+    if watched is not None and watched.culprit is scope:
+        watched.tell()
+
+
 def _guard() -> None:
     while True:
         _wake.wait()
@@ -102,7 +117,7 @@ def _look(watched: _Watched) -> None:
         return
     scope, location = _culprit(sys._current_frames().get(watched.thread_id))
     suspect, watched.suspect = watched.suspect, scope or location
-    if location is None or suspect is not watched.suspect and suspect != location:
+    if location is None or suspect != watched.suspect:
         return  # many short steps in one turn of the loop are not one step that blocks
     blocked = time.monotonic() - watched.knocked_at
     if blocked >= BLOCKED_AFTER and blocked >= watched.said_after:
@@ -128,7 +143,7 @@ def _culprit(frame: FrameType | None) -> tuple[StepScope | None, str | None]:
     below: FrameType | None = None
     while frame is not None:
         code = frame.f_code
-        if code is Dispatcher.call_step.__code__:
+        if code in step_callers:
             place = below or frame
             return frame.f_locals.get("scope"), f"{place.f_code.co_filename}:{place.f_lineno}"
         if innermost is None and not _is_library(code.co_filename):
@@ -154,5 +169,5 @@ def _tell(culprit: StepScope | None, location: str, blocked: float) -> None:
     call.blocked += blocked
     notice = LoopBlocked(run=call.run, at=runner.now(), call=call, step=call.step, location=location, duration=blocked)
     runner.blocked = notice
-    if runner.listened:
+    if runner.chain.hears(LoopBlocked):
         runner.chain.notice(notice)

@@ -7,6 +7,7 @@ TracedflowError
 ├── WorkflowRuntimeError               a run, or a call made to it, went wrong
 │   ├── StepTimeoutError               an attempt exceeded @step(timeout=)      (also a TimeoutError)
 │   ├── StepCancelledError             a step raised CancelledError that nobody had asked for
+│   ├── StepResultError                a step returned what it may not, or a middleware put such a result there
 │   ├── QueueFullError                 more events are queued than Workflow(max_queued=) allows
 │   ├── LimitError                     a permit that can never be granted
 │   ├── StreamOffsetError              events asked for are no longer kept
@@ -51,6 +52,10 @@ class StepTimeoutError(WorkflowRuntimeError, TimeoutError):
 
 class StepCancelledError(WorkflowRuntimeError):
     """A step raised `CancelledError` although nobody had cancelled it; the original is its `__cause__`."""
+
+
+class StepResultError(WorkflowRuntimeError):
+    """A step returned something else than an event, a declared list of events or None; never retried."""
 
 
 class QueueFullError(WorkflowRuntimeError):

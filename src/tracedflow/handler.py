@@ -137,3 +137,10 @@ class WorkflowHandler(asyncio.Future[RunResultT], Generic[RunResultT]):
             super().cancel()
         else:
             self.set_exception(error)
+
+
+def launch(runner: Runner) -> WorkflowHandler[Any]:
+    """Start a run on its loop; return what its caller holds."""
+    handler: WorkflowHandler[Any] = WorkflowHandler(runner)
+    runner.start(handler)
+    return handler

@@ -9,7 +9,7 @@ import logging
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from .events import Event, StopEvent
 
@@ -283,6 +283,12 @@ class Middleware:
     which fails the attempt as the step would. Layers that a class does not override cost nothing.
     """
 
+    hears: ClassVar[tuple[type[Notice], ...] | None] = None
+    """The notices that `on` is called with; None: all. What nobody hears is not even made."""
+
+    attempts_of: ClassVar[Literal["all", "retried"]] = "all"
+    """The steps whose attempts `attempt` wraps: all, or those with a retry policy."""
+
     async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
         """Wrap a run. None means that this segment ended suspended."""
         return await call_next(call)
@@ -417,9 +423,10 @@ class Chain:
     """The layers of a workflow, folded once around three endpoints; afterwards only closures are called.
 
     `run`, `step` and `attempt` call through every layer that overrides that method, first listed outermost.
+    `single_attempt` is for a step without a retry policy; None: no layer asks for it.
     """
 
-    __slots__ = ("_failed", "attempt", "layers", "listeners", "run", "step", "wraps_attempt", "wraps_run")
+    __slots__ = ("_failed", "_heard", "attempt", "layers", "run", "single_attempt", "step")
 
     def __init__(self, layers: Sequence[Middleware], *, run: RunNext, step: StepNext, attempt: AttemptNext) -> None:
         self.layers = tuple(layers)
@@ -427,22 +434,36 @@ class Chain:
         self.run: RunNext = self._fold("run", run)
         self.step: StepNext = self._fold("step", step)
         self.attempt: AttemptNext = self._fold("attempt", attempt)
-        self.wraps_run = self.run is not run
-        self.wraps_attempt = self.attempt is not attempt
-        self.listeners = tuple((_name(layer), layer.on) for layer in self.layers if type(layer).on is not Middleware.on)
+        everywhere = [layer for layer in self.layers if layer.attempts_of == "all"]
+        watched = any(type(layer).attempt is not Middleware.attempt for layer in everywhere)
+        self.single_attempt: AttemptNext | None = self._fold("attempt", attempt, everywhere) if watched else None
+        self._heard: dict[type[Notice], tuple[tuple[str, Callable[[Notice], None]], ...]] = {}
 
-    def _fold(self, method: str, endpoint: Any) -> Any:
+    def _fold(self, method: str, endpoint: Any, layers: Sequence[Middleware] | None = None) -> Any:
         folded = endpoint
-        for layer in reversed(self.layers):
+        for layer in reversed(self.layers if layers is None else layers):
             if getattr(type(layer), method) is getattr(Middleware, method):
                 continue
             bound = getattr(layer, method)
             folded = _Shield(bound, folded, _name(layer), self._report) if isinstance(layer, Observer) else _onion(bound, folded)
         return folded
 
+    def hears(self, kind: type[Notice]) -> bool:
+        """Whether a layer hears notices of this kind; if not, none need be made."""
+        return bool(self._listeners(kind))
+
+    def _listeners(self, kind: type[Notice]) -> tuple[tuple[str, Callable[[Notice], None]], ...]:
+        found = self._heard.get(kind)
+        if found is None:
+            listening = [layer for layer in self.layers if type(layer).on is not Middleware.on]
+            found = self._heard[kind] = tuple(
+                (_name(layer), layer.on) for layer in listening if layer.hears is None or issubclass(kind, layer.hears)
+            )
+        return found
+
     def notice(self, notice: Notice) -> None:
         """Tell every listener; one that raises is logged once and counted, and the next one is told."""
-        for name, listen in self.listeners:
+        for name, listen in self._listeners(type(notice)):
             try:
                 listen(notice)
             except Exception as error:  # noqa: BLE001 - a listener's bug must not reach the run

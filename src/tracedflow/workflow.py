@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import inspect
 import sys
 import threading
@@ -13,20 +12,20 @@ from typing import Any, ClassVar, Generic, Literal, cast
 
 from pydantic import BaseModel, ValidationError
 
-from . import _live
 from . import _state as st
 from ._config import check_layer, layers_for
 from ._dispatch import BoundStep, Dispatcher, StepScope, bind
 from ._graph import Graph
 from ._runner import Runner, RunSettings
 from ._stream import DEFAULT_KEPT
+from ._threads import run_in_own_loop
 from .clock import active as active_clock
 from .context import BaseSerializer, Context, JsonSerializer, current_scope
 from .context.state_store import DictState, InMemoryStateStore, StateStore, most_derived
 from .decorators import GRAPH_CHECKS, StepConfig, StepFunction, config_of
 from .errors import ContextStateError, WorkflowRuntimeError, WorkflowValidationError
 from .events import BUILT_IN_EVENTS, Event, StartEvent, StopEvent
-from .handler import WorkflowHandler
+from .handler import WorkflowHandler, launch
 from .limits import Limit
 from .middleware import Middleware, RunCall
 from .types import RunResultT
@@ -323,18 +322,7 @@ class Workflow(Generic[RunResultT]):
         )
         state = saved.state if saved is not None else st.new_state(call.run_id, self._slots())
         runner = Runner(self, graph, self._folded(), call, state, settings, context, parent)
-        return self._launch(runner, parent)
-
-    def _launch(self, runner: Runner, parent: StepScope | None) -> WorkflowHandler[RunResultT]:
-        handler: WorkflowHandler[RunResultT] = WorkflowHandler(runner)
-        runner.handler = handler
-        _live.register(runner)
-        runner.context._runner = runner
-        if parent is not None:
-            parent.runner.children.add(runner)
-            parent.children = [*(parent.children or ()), runner]
-        runner.task = runner.loop.create_task(runner.drive())
-        return handler
+        return launch(runner)
 
     def run_sync(self, ctx: Context[Any] | None = None, start_event: StartEvent | None = None, **kwargs: Any) -> RunResultT:
         """Run to the end and return the result, without an event loop of one's own.
@@ -345,12 +333,7 @@ class Workflow(Generic[RunResultT]):
         async def main() -> RunResultT:
             return await self.run(ctx, start_event, **kwargs)
 
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(main())
-        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="tracedflow-run") as executor:
-            return executor.submit(lambda: asyncio.run(main())).result()
+        return run_in_own_loop(main)
 
     def _start_event(self, graph: Graph, given: StartEvent | None, fields: Mapping[str, Any]) -> StartEvent:
         if given is not None:

@@ -245,6 +245,10 @@ class Metrics(Observer):
         registry: where the metrics are registered at the first run; `prometheus_client.REGISTRY` if None.
     """
 
+    hears = (
+        EventSent, EventDropped, EventStreamed, StepTimedOut, WaitEnded, RunStalled, LoopBlocked, MiddlewareFailed, RetryScheduled,
+    )  # fmt: skip
+
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._registry = registry
         self._bound: _Families | None = None

@@ -67,6 +67,9 @@ class Tracing(Observer):
         tracer_provider: where spans go; the global provider, also one that is set later, if None.
     """
 
+    attempts_of = "retried"
+    hears = (EventDropped, RetryScheduled, WaitStarted, WaitEnded)
+
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self._provider = tracer_provider
         self._tracer: Tracer | None = None
