@@ -289,7 +289,8 @@ async def digest(folder: str | None = None, *, workers: int = WORKERS, index: st
         NothingToDigestError: the folder is missing or empty.
     """
     job = Digest(folder=folder or standard_library(), index=index, skipped=SKIPPED if folder else SKIPPED_IN_STDLIB)
-    handler = with_workers(workers)(timeout=600, workflow_name="FolderDigest").run(start_event=job)
+    workflow = with_workers(workers)(timeout=600, workflow_name="FolderDigest", keep_records=None)
+    handler = workflow.run(start_event=job)
     await _show_progress(handler)
     return await handler, handler
 
@@ -349,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Nothing to digest: {error}", file=sys.stderr)
         return 2
     print(file=sys.stderr)
-    show_waterfall(handler.record, rows=12, stream=sys.stderr)
+    show_waterfall(handler.record, sys.stderr)
     print(file=sys.stderr, flush=True)
     print(report.model_dump_json(indent=1) if arguments.json else as_text(report))
     return 0

@@ -1,0 +1,51 @@
+"""`collect_events`: what a join has gathered, and its full sets."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..events import Event
+from ._commands import Command, Joined, Joining
+from ._inputs import Collect
+from ._model import Buffer, Envelope, Execution, RunState
+
+
+def collect(state: RunState, asked: Collect, out: list[Command]) -> None:
+    """Add an event to a join; the answer goes to the execution's memo."""
+    execution = state.executions[asked.execution]
+    slot = (execution.step, asked.buffer)
+    buffer = state.buffers.get(slot)
+    if buffer is None:
+        buffer = state.buffers[slot] = Buffer(asked.expected)
+    buffer.expected = asked.expected
+    buffer.items.setdefault(type(asked.event), deque()).append(_envelope_of(execution, asked.event))
+    buffer.size += 1
+    # The size is looked at first: comparing the sets on every call would make a join of n events cost n².
+    collected = _full_set(buffer) if buffer.size >= len(asked.expected) else None
+    execution.remember(asked.key, None if collected is None else [envelope.event for envelope in collected])
+    if collected is None:
+        out.append(Joining(execution.id, type(asked.event), asked.buffer, buffer.size, len(asked.expected)))
+        return
+    for envelope in collected:
+        state.tally(type(envelope.event)).collected += 1
+    out.append(Joined(execution.id, collected))
+    if buffer.size == 0:
+        del state.buffers[slot]
+
+
+def _envelope_of(execution: Execution, event: Event) -> Envelope:
+    for envelope in execution.inputs:
+        if envelope.event is event:
+            return envelope
+    return Envelope(0, event, execution.ready_at, execution.id, execution.step, taken=True)  # made by the step itself
+
+
+def _full_set(buffer: Buffer) -> list[Envelope] | None:
+    """Take one full set out of the buffer, in expected order; None if it is not there."""
+    need: dict[type[Event], int] = {}
+    for kind in buffer.expected:
+        need[kind] = need.get(kind, 0) + 1
+    if any(len(buffer.items.get(kind, ())) < count for kind, count in need.items()):
+        return None
+    buffer.size -= len(buffer.expected)
+    return [buffer.items[kind].popleft() for kind in buffer.expected]

@@ -1,0 +1,69 @@
+"""Slots: which executions of a step run, which wait for a slot, which are parked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ._commands import Command, Resume, Start
+from ._model import Envelope, Execution, Lane, RunState
+
+
+def take(state: RunState, envelope: Envelope) -> None:
+    """Give an event its fate: a step or a wait has it."""
+    if not envelope.taken:
+        envelope.taken = True
+        state.tally(type(envelope.event)).consumed += 1
+
+
+def start(state: RunState, lane: Lane, execution: Execution, out: list[Command]) -> None:
+    """Let an execution run: it takes a slot."""
+    lane.in_use += 1
+    execution.holds_slot = True
+    execution.phase = "running"
+    for envelope in execution.inputs:
+        take(state, envelope)
+    out.append(Start(execution))
+
+
+def pump(state: RunState, lane: Lane, out: list[Command]) -> None:
+    """Give free slots to parked executions that may go on, then to queued ones, in order."""
+    while lane.resuming and lane.in_use < lane.slots:
+        execution_id, parked_on, answer = lane.resuming.popleft()
+        execution = state.executions.get(execution_id)
+        if execution is not None:
+            resume(lane, execution, parked_on, answer, out)
+    while lane.ready and lane.in_use < lane.slots:
+        execution = state.executions[lane.ready.popleft()]
+        state.queued -= 1
+        start(state, lane, execution, out)
+
+
+def resume(lane: Lane, execution: Execution, parked_on: int, answer: Envelope | None, out: list[Command]) -> None:
+    """Let a parked execution go on: it takes a slot, unless it has one."""
+    if not execution.holds_slot:
+        lane.in_use += 1
+        execution.holds_slot = True
+    execution.phase = "running"
+    execution.retry_at = None
+    out.append(Resume(execution.id, parked_on, answer))
+
+
+def park(state: RunState, execution: Execution, phase: Literal["parked", "backoff"], out: list[Command]) -> None:
+    """Take an execution out of its slot, and give the slot to the next."""
+    execution.phase = phase
+    if execution.holds_slot:
+        execution.holds_slot = False
+        lane = state.lanes[execution.step]
+        lane.in_use -= 1
+        pump(state, lane, out)
+
+
+def wake(state: RunState, execution: Execution, parked_on: int, answer: Envelope | None, at: float, out: list[Command]) -> None:
+    """Let a parked execution go on as soon as a slot is free."""
+    lane = state.lanes[execution.step]
+    execution.ready_at = at
+    if execution.holds_slot:  # another branch of the same step took the slot back already
+        resume(lane, execution, parked_on, answer, out)
+        return
+    lane.resuming.append((execution.id, parked_on, answer))
+    pump(state, lane, out)

@@ -1,0 +1,184 @@
+"""What a run's state is made of: plain data, changed by `reduce` only."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from ..events import Event
+
+HELD_PER_TYPE = 100
+DROPS_KEPT = 100
+
+
+class Routes(Protocol):
+    """The static facts about a graph that the reducer asks for."""
+
+    def takers(self, event: type[Event], /) -> tuple[str, ...]:
+        """Return the names of the steps that take events of this class."""
+        ...
+
+    def near_miss(self, event: type[Event], /) -> str | None:
+        """Return what was probably meant by an event that nobody takes."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Envelope:
+    """An event on its way: where it came from and when. `span_context` is the sender's, in process only."""
+
+    id: int
+    event: Event
+    at: float  # Unix seconds, advancing with the monotonic clock
+    source: int | None = None  # the execution that sent it; None: from outside
+    source_step: str | None = None
+    headers: Mapping[str, str] | None = None
+    span_context: object | None = None
+    taken: bool = False  # a step started with it, or a wait was answered by it
+
+
+@dataclass(slots=True, eq=False)
+class Execution:
+    """One step execution, from the moment an event was routed to the step until it ended for good."""
+
+    id: int
+    step: str
+    inputs: tuple[Envelope, ...]
+    ready_at: float  # since when it could run, if there were a slot
+    phase: Literal["queued", "running", "parked", "backoff"] = "queued"
+    holds_slot: bool = False
+    failures: int = 0
+    first_started_at: float | None = None
+    retry_at: float | None = None
+    memo: dict[str, Any] | None = None  # answers already given, by call order or given id
+    sends: int = 0  # sends and stream writes accepted in this life
+    replayed: int = 0  # those of the life before a resume, which are not repeated
+
+    def remember(self, key: str, answer: Any) -> None:
+        """Keep an answer for a repeated call."""
+        if self.memo is None:
+            self.memo = {}
+        self.memo[key] = answer
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """An open `wait_for_event`."""
+
+    id: int
+    execution: int
+    key: str
+    event_type: type[Event]
+    subclasses: bool
+    waiter_id: str | None
+    requirements: dict[str, Any]
+    opened_at: float
+    deadline: float | None
+
+    def wants(self, event: Event) -> bool:
+        """Whether the event answers this wait."""
+        fits = isinstance(event, self.event_type) if self.subclasses else type(event) is self.event_type
+        return fits and all(value_of(event, name) == wanted for name, wanted in self.requirements.items())
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """The executions of one step that are ready, and how many hold one of its slots."""
+
+    slots: int
+    in_use: int = 0
+    resuming: deque[tuple[int, int, Envelope | None]] = field(default_factory=deque[tuple[int, int, Envelope | None]])
+    ready: deque[int] = field(default_factory=deque[int])
+
+
+@dataclass(slots=True, eq=False)
+class Buffer:
+    """What a `collect_events` has gathered and not yet given out."""
+
+    expected: Sequence[type[Event]]
+    items: dict[type[Event], deque[Envelope]] = field(default_factory=dict[type[Event], deque[Envelope]])
+    size: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Tally:
+    """What became of the events of one type."""
+
+    sent: int = 0
+    consumed: int = 0
+    collected: int = 0
+    streamed: int = 0
+    dropped: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Drop:
+    """An event that nobody took."""
+
+    id: int
+    event_type: type[Event]
+    reason: str
+    source_step: str | None
+    near_miss: str | None
+
+
+Status: TypeAlias = Literal["new", "running", "completed", "failed", "cancelled", "timed_out", "stalled", "suspended"]
+
+
+@dataclass(slots=True, eq=False)
+class RunState:
+    """All that a run is: plain data, changed by `reduce` only."""
+
+    run_id: str
+    lanes: dict[str, Lane]
+    status: Status = "new"
+    seq: int = 0
+    executions: dict[int, Execution] = field(default_factory=dict[int, Execution])
+    waits: dict[int, Wait] = field(default_factory=dict[int, Wait])
+    backoffs: dict[int, int] = field(default_factory=dict[int, int])  # timer -> execution
+    buffers: dict[tuple[str, str], Buffer] = field(default_factory=dict[tuple[str, str], Buffer])
+    held: dict[type[Event], deque[Envelope]] = field(default_factory=dict[type[Event], deque[Envelope]])
+    awaited_types: set[type[Event]] = field(default_factory=set[type[Event]])
+    tallies: dict[type[Event], Tally] = field(default_factory=dict[type[Event], Tally])
+    drops: deque[Drop] = field(default_factory=lambda: deque[Drop](maxlen=DROPS_KEPT))
+    silent: dict[str, int] = field(default_factory=dict[str, int])
+    queued: int = 0
+    questions: int = 0  # InputRequiredEvents out and not answered by a HumanResponseEvent
+
+    def next_id(self) -> int:
+        """Return the next number of the run's one sequence."""
+        self.seq += 1
+        return self.seq
+
+    def tally(self, kind: type[Event]) -> Tally:
+        """Return the tally of one event type."""
+        found = self.tallies.get(kind)
+        if found is None:
+            found = self.tallies[kind] = Tally()
+        return found
+
+    def pending(self) -> Iterator[Envelope]:
+        """Yield every event that was sent and has no fate yet, once each."""
+        seen: set[int] = set()
+        queued = (envelope for execution in self.executions.values() for envelope in execution.inputs)
+        for envelope in (*queued, *(envelope for box in self.held.values() for envelope in box)):
+            if not envelope.taken and envelope.id not in seen:
+                seen.add(envelope.id)
+                yield envelope
+
+
+def new_state(run_id: str, slots: Mapping[str, int]) -> RunState:
+    """Return the state of a run that has not begun; `slots` gives each step's `num_workers`."""
+    return RunState(run_id=run_id, lanes={name: Lane(slots=count) for name, count in slots.items()})
+
+
+def is_over(state: RunState) -> bool:
+    """Whether the run has ended, so that no input changes it any more."""
+    return state.status not in ("new", "running")
+
+
+def value_of(event: Event, name: str) -> Any:
+    """Return an attribute of an event, declared or dynamic; None if it has none."""
+    return getattr(event, name, None)

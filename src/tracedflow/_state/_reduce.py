@@ -1,0 +1,238 @@
+"""The reducer: one small function for each input, and the routing of events between them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import assert_never
+
+from ..events import HumanResponseEvent, InputRequiredEvent, StopEvent
+from ._commands import CancelTimer, Command, Dropped, Finish, Publish, Routed, SetTimer
+from ._inputs import (
+    AbandonWait,
+    AttemptFailed,
+    Begin,
+    Collect,
+    Complete,
+    End,
+    Fire,
+    Input,
+    OpenWait,
+    Remember,
+    Restart,
+    Send,
+    Streamed,
+)
+from ._joins import collect
+from ._lanes import park, pump, start, wake
+from ._model import HELD_PER_TYPE, Drop, Envelope, Execution, Routes, RunState, Status, is_over
+from ._waits import abandon_wait, answer, close_waits, matching_wait, open_wait
+
+
+def reduce(state: RunState, happened: Input, routes: Routes) -> list[Command]:
+    """Change the state by one input and return what is to be done. Inputs after the end change nothing."""
+    out: list[Command] = []
+    if is_over(state):
+        return out
+    match happened:
+        case Complete():
+            _complete(state, happened, routes, out)
+        case Send():
+            _send(state, happened, routes, out)
+        case Collect():
+            collect(state, happened, out)
+        case Begin():
+            _begin(state, happened, routes, out)
+        case OpenWait():
+            open_wait(state, happened, out)
+        case AttemptFailed():
+            _attempt_failed(state, happened, out)
+        case Fire():
+            _fire(state, happened, out)
+        case AbandonWait():
+            abandon_wait(state, happened, out)
+        case Remember():
+            _remember(state, happened)
+        case Streamed():
+            _streamed(state, happened, out)
+        case End():
+            _end(state, happened.status, out)
+        case Restart():
+            _restart(state, happened, out)
+        case _:
+            assert_never(happened)
+    return out
+
+
+def _begin(state: RunState, begun: Begin, routes: Routes, out: list[Command]) -> None:
+    state.status = "running"
+    envelope = Envelope(state.next_id(), begun.event, begun.at, headers=begun.headers, span_context=begun.span_context)
+    _route(state, envelope, routes.takers(type(begun.event)), routes, out)
+
+
+def _send(state: RunState, sent: Send, routes: Routes, out: list[Command]) -> None:
+    source = state.executions.get(sent.source) if sent.source is not None else None
+    if source is not None:
+        source.sends += 1
+    envelope = Envelope(state.next_id(), sent.event, sent.at, sent.source, sent.source_step, sent.headers, sent.span_context)
+    takers = (sent.target,) if sent.target is not None else routes.takers(type(sent.event))
+    _route(state, envelope, takers, routes, out)
+
+
+def _complete(state: RunState, done: Complete, routes: Routes, out: list[Command]) -> None:
+    execution = state.executions.pop(done.execution)
+    if state.waits:
+        close_waits(state, execution.id, out)
+    lane = state.lanes[execution.step]
+    if execution.holds_slot:
+        lane.in_use -= 1
+    if done.silent:
+        state.silent[execution.step] = state.silent.get(execution.step, 0) + 1
+    for event in done.events:
+        envelope = Envelope(state.next_id(), event, done.at, execution.id, execution.step, done.headers, done.span_context)
+        if isinstance(event, StopEvent):
+            _stop(state, envelope, out)
+            return
+        _route(state, envelope, routes.takers(type(event)), routes, out)
+    if lane.ready or lane.resuming:
+        pump(state, lane, out)
+
+
+def _stop(state: RunState, envelope: Envelope, out: list[Command]) -> None:
+    assert isinstance(envelope.event, StopEvent)
+    tally = state.tally(type(envelope.event))
+    tally.sent += 1
+    tally.streamed += 1
+    envelope.taken = True
+    out.append(Routed(envelope, (), False))
+    out.append(Finish(envelope.event))
+    _end(state, "completed", out)
+
+
+def _route(state: RunState, envelope: Envelope, takers: tuple[str, ...], routes: Routes, out: list[Command]) -> None:
+    """Give an event to every step and to the first wait that takes it; else to the stream, or hold it."""
+    event = envelope.event
+    kind = type(event)
+    state.tally(kind).sent += 1
+    wait = matching_wait(state, event) if state.waits else None
+    out.append(Routed(envelope, takers, wait is not None))
+    if state.questions and isinstance(event, HumanResponseEvent) and (takers or wait):
+        state.questions -= 1
+    for name in takers:
+        execution = Execution(state.next_id(), name, (envelope,), envelope.at)
+        state.executions[execution.id] = execution
+        lane = state.lanes[name]
+        if lane.in_use < lane.slots and not lane.ready and not lane.resuming:
+            start(state, lane, execution, out)
+        else:
+            state.queued += 1
+            lane.ready.append(execution.id)
+    if wait is not None:
+        answer(state, wait, envelope, out)
+    if isinstance(event, InputRequiredEvent):
+        state.questions += 1
+        out.append(Publish(event, envelope.source))
+        if not takers and wait is None:
+            envelope.taken = True
+            state.tally(kind).streamed += 1
+    elif not takers and wait is None:
+        _hold(state, envelope, routes, out)
+
+
+def _attempt_failed(state: RunState, failed: AttemptFailed, out: list[Command]) -> None:
+    execution = state.executions[failed.execution]
+    execution.failures += 1
+    close_waits(state, execution.id, out)
+    if failed.delay is None or failed.delay <= 0:
+        return  # the run is about to end, or the next attempt keeps the slot
+    timer = state.next_id()
+    execution.retry_at = failed.at + failed.delay
+    state.backoffs[timer] = execution.id
+    out.append(SetTimer(timer, failed.delay))
+    park(state, execution, "backoff", out)
+
+
+def _fire(state: RunState, fired: Fire, out: list[Command]) -> None:
+    wait = state.waits.pop(fired.timer, None)
+    if wait is not None:
+        wake(state, state.executions[wait.execution], wait.id, None, fired.at, out)
+        return
+    execution_id = state.backoffs.pop(fired.timer, None)
+    if execution_id is not None:
+        wake(state, state.executions[execution_id], fired.timer, None, fired.at, out)
+
+
+def _remember(state: RunState, told: Remember) -> None:
+    state.executions[told.execution].remember(told.key, told.value)
+
+
+def _streamed(state: RunState, written: Streamed, out: list[Command]) -> None:
+    execution = state.executions.get(written.execution) if written.execution is not None else None
+    if execution is not None:
+        execution.sends += 1
+    if isinstance(written.event, InputRequiredEvent):
+        state.questions += 1
+    out.append(Publish(written.event, written.execution))
+
+
+def _hold(state: RunState, envelope: Envelope, routes: Routes, out: list[Command]) -> None:
+    kind = type(envelope.event)
+    box = state.held.setdefault(kind, deque())
+    if len(box) >= HELD_PER_TYPE:
+        _drop(state, box.popleft(), "overflow", None, out)
+    box.append(envelope)
+    awaited = any(kind is waited or issubclass(kind, waited) for waited in state.awaited_types)
+    if not awaited:
+        drop = Drop(envelope.id, kind, "unclaimed", envelope.source_step, routes.near_miss(kind))
+        out.append(Dropped(drop, final=False))
+
+
+def _drop(state: RunState, envelope: Envelope, reason: str, near_miss: str | None, out: list[Command]) -> None:
+    kind = type(envelope.event)
+    envelope.taken = True  # it has its fate
+    state.tally(kind).dropped += 1
+    drop = Drop(envelope.id, kind, reason, envelope.source_step, near_miss)
+    state.drops.append(drop)
+    out.append(Dropped(drop, final=True))
+
+
+def _end(state: RunState, status: Status, out: list[Command]) -> None:
+    """Give every event its fate and every timer its end. A suspended run keeps all, to be saved."""
+    state.status = status
+    if status == "suspended":
+        return
+    out.extend(CancelTimer(timer) for timer in (*state.backoffs, *(w.id for w in state.waits.values() if w.deadline is not None)))
+    for envelope in list(state.pending()):
+        _drop(state, envelope, "run_ended", None, out)
+
+
+def _restart(state: RunState, restarted: Restart, out: list[Command]) -> None:
+    """Queue again whatever was live, in its old order, with its memo; a backoff keeps what is left of it."""
+    state.status = "running"
+    state.waits.clear()
+    state.backoffs.clear()
+    for lane in state.lanes.values():
+        lane.in_use = 0
+        lane.ready.clear()
+        lane.resuming.clear()
+    state.queued = 0
+    for execution in state.executions.values():
+        _requeue(state, execution, restarted.at, out)
+    for lane in state.lanes.values():
+        pump(state, lane, out)
+
+
+def _requeue(state: RunState, execution: Execution, at: float, out: list[Command]) -> None:
+    execution.holds_slot = False
+    execution.replayed, execution.sends = execution.sends, 0
+    execution.ready_at = at
+    lane = state.lanes[execution.step]
+    if execution.retry_at is not None and execution.retry_at > at:
+        execution.phase = "backoff"
+        timer = state.next_id()
+        state.backoffs[timer] = execution.id
+        out.append(SetTimer(timer, execution.retry_at - at))
+        return
+    execution.phase = "queued"
+    execution.retry_at = None
+    state.queued += 1
+    lane.ready.append(execution.id)

@@ -1,0 +1,101 @@
+"""`wait_for_event`: opened, answered early or late, given up."""
+
+from __future__ import annotations
+
+from ..events import Event, HumanResponseEvent, InputRequiredEvent
+from ._commands import CancelTimer, Command, Publish, SetTimer
+from ._inputs import AbandonWait, OpenWait
+from ._lanes import park, take, wake
+from ._model import Envelope, Execution, RunState, Wait, value_of
+
+
+def open_wait(state: RunState, asked: OpenWait, out: list[Command]) -> None:
+    """Open a wait, unless an event that came before answers it."""
+    execution = state.executions[asked.execution]
+    state.awaited_types.add(asked.event_type)
+    deadline = None if asked.timeout is None else asked.at + asked.timeout
+    wait = Wait(
+        state.next_id(),
+        execution.id,
+        asked.key,
+        asked.event_type,
+        asked.subclasses,
+        asked.waiter_id,
+        asked.requirements,
+        asked.at,
+        deadline,
+    )
+    early = _early_answer(state, wait, asks=_ask(state, execution, asked, out))
+    if early is not None:
+        take(state, early)
+        execution.remember(wait.key, early.event)
+        if state.questions and isinstance(early.event, HumanResponseEvent):
+            state.questions -= 1
+        return
+    state.waits[wait.id] = wait
+    if asked.timeout is not None:
+        out.append(SetTimer(wait.id, asked.timeout))
+    park(state, execution, "parked", out)
+
+
+def _ask(state: RunState, execution: Execution, asked: OpenWait, out: list[Command]) -> bool:
+    """Publish the question of a wait, once in the life of the execution; return whether it was published now."""
+    asked_key = f"asked:{asked.key}"
+    if asked.question is None or (execution.memo and asked_key in execution.memo):
+        return False
+    execution.remember(asked_key, True)
+    if isinstance(asked.question, InputRequiredEvent):
+        state.questions += 1
+    out.append(Publish(asked.question, execution.id))
+    return True
+
+
+def _early_answer(state: RunState, wait: Wait, *, asks: bool) -> Envelope | None:
+    """Return a held event that answers the wait. One that asks takes only what names it: never a stale approval."""
+    for kind, box in state.held.items():
+        if not (kind is wait.event_type or (wait.subclasses and issubclass(kind, wait.event_type))):
+            continue
+        for envelope in box:
+            named = bool(wait.requirements) or (wait.waiter_id is not None and value_of(envelope.event, "waiter_id") == wait.waiter_id)
+            if wait.wants(envelope.event) and (named or not asks):
+                box.remove(envelope)
+                return envelope
+    return None
+
+
+def matching_wait(state: RunState, event: Event) -> Wait | None:
+    """Return the oldest wait that an event answers."""
+    return next((wait for wait in state.waits.values() if wait.wants(event)), None)
+
+
+def answer(state: RunState, wait: Wait, envelope: Envelope, out: list[Command]) -> None:
+    """Let the step that waits go on with an event."""
+    execution = state.executions[wait.execution]
+    take(state, envelope)
+    del state.waits[wait.id]
+    if wait.deadline is not None:
+        out.append(CancelTimer(wait.id))
+    execution.remember(wait.key, envelope.event)
+    wake(state, execution, wait.id, envelope, envelope.at, out)
+
+
+def abandon_wait(state: RunState, abandoned: AbandonWait, out: list[Command]) -> None:
+    """Forget a wait whose step goes on without an answer."""
+    wait = state.waits.pop(abandoned.wait, None)
+    if wait is None:
+        return
+    if wait.deadline is not None:
+        out.append(CancelTimer(wait.id))
+    execution = state.executions[wait.execution]
+    execution.phase = "running"
+    if not execution.holds_slot:  # its code runs on whether a slot is free or not: count it, even one over the limit
+        execution.holds_slot = True
+        state.lanes[execution.step].in_use += 1
+
+
+def close_waits(state: RunState, execution_id: int, out: list[Command]) -> None:
+    """Forget the waits of an execution that ended or tries again."""
+    for wait in [wait for wait in state.waits.values() if wait.execution == execution_id]:
+        del state.waits[wait.id]
+        if wait.deadline is not None:
+            out.append(CancelTimer(wait.id))
