@@ -7,6 +7,7 @@ stderr, as always.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 import warnings
@@ -22,19 +23,16 @@ from examples._kit.model import introduce
 from examples._kit.screen import heading, show_waterfall
 from examples.joke_flow import JokeFlow, joke_flow, llm
 
-# Each line that begins so is shown; the others are counted.
-TELLING = (
-    "tracedflow_runs_total",
-    "tracedflow_run_duration_seconds_sum",
-    "tracedflow_step_attempts_total",
-    "tracedflow_step_retries_total",
-    "tracedflow_step_timeouts_total",
-    'tracedflow_step_duration_seconds_count{outcome="success",step="digest_file"',
-    'tracedflow_step_duration_seconds_sum{outcome="success",step="digest_file"',
-    'tracedflow_step_queue_wait_seconds_sum{step="digest_file"',
-    'tracedflow_step_concurrency_limit{step="digest_file"',
-    'tracedflow_events_total{action="streamed"',
-    'tracedflow_events_total{action="emitted",event_type="File',
+# The lines that are shown; the others are counted.
+TELLING = re.compile(
+    r"tracedflow_("
+    r"runs_total|run_duration_seconds_sum|step_retries_total|step_timeouts_total"
+    r'|step_attempts_total.*step="(digest_file|gather_files|write_index|summarize)"'
+    r'|step_duration_seconds_(count|sum).*step="digest_file"'
+    r'|step_queue_wait_seconds_sum.*step="digest_file"'
+    r'|step_concurrency_limit.*step="digest_file"'
+    r'|events_total\{action="(emitted|streamed|collected)",event_type="File'
+    r")"
 )
 
 
@@ -74,14 +72,14 @@ async def show_digest() -> None:
 def show_metrics() -> None:
     heading(4, "What Prometheus would scrape now", "Counted by the same hook that made the spans and the lines above.")
     samples = [line for line in generate_latest(REGISTRY).decode().splitlines() if line.startswith("tracedflow_")]
-    shown = [line for line in samples if line.startswith(TELLING)]
+    shown = [line for line in samples if TELLING.match(line)]
     print("\n".join(shown))
     print(f"... and {len(samples) - len(shown)} more: prometheus_client.start_http_server(9464) serves them all.")
 
 
 def main() -> InMemorySpanExporter:
     """Run everything; return the spans that it made."""
-    sys.stdout.reconfigure(line_buffering=True)  # so that both streams keep their order in a file
+    sys.stdout.reconfigure(line_buffering=True, errors="replace")  # so that both streams keep their order in a file
     warnings.filterwarnings("ignore", category=SyntaxWarning)  # of the sources that are read, not of this program
     began = time.perf_counter()
     exporter = set_up_tracing()

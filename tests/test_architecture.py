@@ -41,7 +41,30 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "journal",
         "_config",
     ),
-    "engine": ("_state", "context", "_threads", "_stream", "_turn", "_dispatch", "_report", "_runner", "handler", "_live", "_watchdog"),
+    "engine": (
+        "_state",
+        "_snapshot",
+        "_bridge",
+        "_sending",
+        "context",
+        "_threads",
+        "_stream",
+        "_turn",
+        "_watchdog",
+        "_permits",
+        "_results",
+        "_scope",
+        "_dispatch",
+        "_announce",
+        "_report",
+        "_stalls",
+        "_stepwise",
+        "_settings",
+        "_ending",
+        "_live",
+        "_runner",
+        "handler",
+    ),
     "facade": ("workflow", "checkpointer"),
     "edges": (
         "telemetry",
@@ -58,7 +81,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 ORDER = [entry for entries in LAYERS.values() for entry in entries]
 KNOWS_ALL_EDGES = ("testing", "cli", "__main__")
-EDGE_EXCEPTIONS = {("inspect", "telemetry.names")}  # inspect reads what telemetry writes
+EDGE_EXCEPTIONS = {
+    ("inspect", "telemetry.names"),  # inspect reads what telemetry writes
+    ("telemetry", "inspect.waterfall"),  # the console shows one analysis live
+    ("telemetry", "inspect.durations"),
+}
 COMPOSITION_ROOT = ""  # tracedflow/__init__.py: names every module, as factories
 
 # Where a library may be imported; the longest name that matches decides.

@@ -149,7 +149,8 @@ def _critique(joke: str) -> str:
     ending = punchline[-1].strip(".!?'\"") if punchline else "nothing"
     score = max(1, round(10 - 12 * abs(share - 0.35) - len(words) / 20))
     return (
-        f"“{joke}” is {form}: {len(setup)} words of setup, {len(punchline)} of punchline. The punchline is {length}. "
+        f'"{joke}" is {form}: '
+        f"{len(setup)} words of setup, {len(punchline)} of punchline. The punchline is {length}. "
         f"{echo}It ends on {ending!r}, where the laugh has to be. Verdict: {score} of 10."
     )
 

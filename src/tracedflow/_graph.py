@@ -148,7 +148,9 @@ class Graph:
                 if issubclass(event, StopEvent)
             ]
             found += [
-                Problem(text=f"{_where(step)} is annotated to return {_name(kind)}.", remedy="Steps return events, lists of events or None.")
+                Problem(
+                    text=f"{_where(step)} is annotated to return {_name(kind)}.", remedy="Steps return events, lists of events or None."
+                )
                 for kind in step.return_types
                 if not _is(kind, Event)
             ]

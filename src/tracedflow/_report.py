@@ -35,7 +35,7 @@ def report_of(runner: Runner, state: str | None = None) -> RunReport:
         silent=dict(run.silent),
         events=_counts(run),
         stop_producers=runner.graph.producers(runner.graph.stop_event.__name__),
-        signs_of_life=tuple(runner.signs_of_life()),
+        signs_of_life=tuple(runner.stalls.signs_of_life()),
         blocked=_blocked(runner),
     )
 

@@ -130,7 +130,7 @@ class _Saver:
     def encode(self, value: Any, path: str) -> Any:
         if value is None or isinstance(value, (bool, int, float)) or type(value) is str:
             return value
-        kind = type(value)
+        kind = cast("type[Any]", type(value))
         if kind is st.Envelope and value.id:
             return self._envelope(value, path)
         if kind in _KINDS.values():
@@ -156,8 +156,9 @@ class _Saver:
 
     def _items(self, value: Any, path: str) -> dict[str, Any]:
         tag = type(value).__name__
-        if value and all(isinstance(item, type) for item in value):  # what a join expects: often one class 10,000 times
-            runs = [[type_name(kind), len(list(run))] for kind, run in groupby(value)]
+        kinds: list[type[Any]] = [item for item in value if isinstance(item, type)]
+        if kinds and len(kinds) == len(value):  # what a join expects: often one class 10,000 times
+            runs = [[type_name(kind), len(list(run))] for kind, run in groupby(kinds)]
             return {_TAG: tag, "types": runs}
         return {_TAG: tag, "items": [self.encode(item, f"{path}[{at}]") for at, item in enumerate(value)]}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from .middleware import LoopBlocked
 
 if TYPE_CHECKING:
-    from ._dispatch import StepScope
+    from ._scope import StepScope
 
 _log = logging.getLogger("tracedflow.loop")
 
@@ -154,7 +154,7 @@ def _culprit(frame: FrameType | None) -> tuple[StepScope | None, str | None]:
 
 
 def _is_library(filename: str) -> bool:
-    return filename.startswith((_STDLIB, "<frozen")) or "site-packages" in filename or filename.startswith(_PACKAGE)
+    return filename.startswith((_STDLIB, "<frozen", _PACKAGE)) or "site-packages" in filename
 
 
 _STDLIB = asyncio.__file__.rsplit("asyncio", 1)[0]

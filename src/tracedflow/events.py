@@ -248,9 +248,9 @@ def _load_event(value: Any) -> Event:
 def _load_event_type(value: Any) -> type[Event]:
     if isinstance(value, type) and issubclass(value, Event):
         return value
-    found = _imported(str(value))
+    found = _imported(str(cast("object", value)))
     if not (isinstance(found, type) and issubclass(found, Event)):
-        raise ValueError(f"{value} is not an event class of an imported module")
+        raise ValueError(f"{value} is not an event class of an imported module")  # noqa: TRY004 - pydantic's
     return found
 
 

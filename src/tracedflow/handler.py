@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, cast
 
+from ._sending import send
 from .errors import WorkflowCancelledByUser
 from .events import Event, StopEvent
 from .types import RunResultT
@@ -69,7 +70,7 @@ class WorkflowHandler(asyncio.Future[RunResultT], Generic[RunResultT]):
 
     async def send_event(self, event: Event, step: str | None = None) -> None:
         """Send an event to every step that takes it, or to one named step."""
-        self._runner.send(event, step, None)
+        send(self._runner, event, step, None)
 
     async def run_step(self) -> list[Event] | None:
         """Run what is ready in a run started with `stepwise=True`; None when the run is over.
@@ -80,7 +81,7 @@ class WorkflowHandler(asyncio.Future[RunResultT], Generic[RunResultT]):
         Raises:
             ValueError: the run is not stepwise.
         """
-        return await self._runner.run_step()
+        return await self._runner.stepper.run_step()
 
     async def cancel_run(self, *, timeout: float = 5.0) -> None:
         """End the run: awaiting it raises `WorkflowCancelledByUser`. Returns when it has ended, or after `timeout` seconds."""

@@ -12,9 +12,7 @@ from typing import Any, Literal, TypeAlias, overload
 
 from ._factories import made
 
-Outcome: TypeAlias = Literal[
-    "success", "error", "timeout", "cancelled", "suspended", "skipped", "stalled", "collecting"
-]
+Outcome: TypeAlias = Literal["success", "error", "timeout", "cancelled", "suspended", "skipped", "stalled", "collecting"]
 """How a run, a step execution or an attempt ended.
 
 `skipped`: a middleware answered without calling the step. `collecting`: the step's `collect_events` answered None

@@ -14,9 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from . import _state as st
 from ._config import check_layer, layers_for
-from ._dispatch import BoundStep, Dispatcher, StepScope, bind
+from ._dispatch import Dispatcher
 from ._graph import Graph
-from ._runner import Runner, RunSettings
+from ._runner import Runner
+from ._scope import BoundStep, StepScope, bind
+from ._settings import RunSettings
 from ._stream import DEFAULT_KEPT
 from ._threads import run_in_own_loop
 from .clock import active as active_clock

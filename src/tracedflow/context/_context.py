@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
+from .._bridge import on_loop
+from .._sending import send, write_to_stream
 from .._snapshot import SavedRun
 from .._state import FORMAT
 from ..errors import ContextSerdeError, ContextStateError
@@ -21,8 +23,8 @@ from .state_store import DictState, StateStore
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from .._dispatch import StepScope
     from .._runner import Runner
+    from .._scope import StepScope
     from ..retry_policy import RetryInfo
     from ..workflow import Workflow
     from .serializers import BaseSerializer
@@ -109,7 +111,7 @@ class Context(Generic[StateT]):
             WorkflowDone: the run is over.
         """
         runner = self._live("send_event")
-        runner.send(message, step, self._scope)
+        send(runner, message, step, self._scope)
 
     # --- saving ---
 
@@ -128,7 +130,7 @@ class Context(Generic[StateT]):
         scope = self._scope
         if scope is not None:
             data: list[dict[str, Any]] = []
-            scope.on_loop(lambda: data.append(scope.runner.context.to_dict(serializer, include_state=include_state)))
+            on_loop(scope, lambda: data.append(scope.runner.context.to_dict(serializer, include_state=include_state)))
             return data[0]
         chosen = serializer or self._workflow._serializer()
         saved = self._saved
@@ -172,9 +174,7 @@ class Context(Generic[StateT]):
 
     # --- in a step ---
 
-    def collect_events(
-        self, ev: Event, expected: Sequence[type[EventT]], buffer_id: str | None = None
-    ) -> list[EventT] | None:
+    def collect_events(self, ev: Event, expected: Sequence[type[EventT]], buffer_id: str | None = None) -> list[EventT] | None:
         """Add `ev` to this step's buffer; return a full set in the order of `expected`, else None.
 
         A class that stands n times in `expected` is needed n times. What is too much for one set is kept for the
@@ -216,7 +216,7 @@ class Context(Generic[StateT]):
     def write_event_to_stream(self, ev: Event | None) -> None:
         """Put an event on the run's stream, for whoever reads `handler.stream_events()`. None is ignored."""
         if ev is not None:
-            self._live("write_event_to_stream").write_to_stream(ev, self._scope)
+            write_to_stream(self._live("write_event_to_stream"), ev, self._scope)
 
     def retry_info(self) -> RetryInfo:
         """Return how often this execution was retried, and the last error."""
@@ -254,11 +254,11 @@ class Context(Generic[StateT]):
 
     @contextmanager
     def _expecting(self, runner: Runner, reason: str) -> Generator[None]:
-        runner.expect(reason)
+        runner.stalls.expect(reason)
         try:
             yield
         finally:
-            runner.no_longer_expect(reason)
+            runner.stalls.no_longer_expect(reason)
 
     def expect_external(self, reason: str) -> _Expecting:
         """Say that something outside will send an event: `async with ctx.expect_external("webhook"):`.
@@ -334,5 +334,3 @@ class _NotInThread:
     def __getattr__(self, member: str) -> Any:
         name = f"{self._name}.{member}"
         raise ContextStateError(f"ctx.{name} must be awaited and this step is a plain function; use ctx.sync.{name}")
-
-

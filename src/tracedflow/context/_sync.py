@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._bridge import block_on, on_loop, submit
 from ..errors import ContextStateError
 
 if TYPE_CHECKING:
-    from .._dispatch import StepScope
+    from .._scope import StepScope
     from ..events import Event
 
 EventT = TypeVar("EventT", bound="Event")
@@ -43,7 +44,7 @@ class SyncContext:
     ) -> EventT:
         """Block this thread until an event of this class arrives; see `Context.wait_for_event`."""
         scope = self._scope
-        answer: EventT = scope.block_on(lambda: scope.wait(event_type, waiter_event, waiter_id, requirements or {}, timeout))
+        answer: EventT = block_on(scope, lambda: scope.wait(event_type, waiter_event, waiter_id, requirements or {}, timeout))
         return answer
 
     def once(self, key: str, fn: Callable[[], ValueT]) -> ValueT:
@@ -53,7 +54,7 @@ class SyncContext:
             found: ValueT = value
             return found
         result = fn()
-        self._scope.on_loop(lambda: self._scope.remember(f"once:{key}", result))
+        on_loop(self._scope, lambda: self._scope.remember(f"once:{key}", result))
         return result
 
 
@@ -67,23 +68,23 @@ class SyncStore:
     def get(self, path: str, default: Any = _MISSING) -> Any:
         """Return the value at a dotted path."""
         store = self._store
-        return self._scope.block_on(lambda: store.get(path) if default is _MISSING else store.get(path, default))
+        return block_on(self._scope, lambda: store.get(path) if default is _MISSING else store.get(path, default))
 
     def set(self, path: str, value: Any) -> None:
         """Set the value at a dotted path."""
-        self._scope.block_on(lambda: self._store.set(path, value))
+        block_on(self._scope, lambda: self._store.set(path, value))
 
     def get_state(self) -> Any:
         """Return a copy of the whole state."""
-        return self._scope.block_on(self._store.get_state)
+        return block_on(self._scope, self._store.get_state)
 
     def set_state(self, state: Any) -> None:
         """Replace the whole state."""
-        self._scope.block_on(lambda: self._store.set_state(state))
+        block_on(self._scope, lambda: self._store.set_state(state))
 
     def clear(self) -> None:
         """Set the state back to its defaults."""
-        self._scope.block_on(self._store.clear)
+        block_on(self._scope, self._store.clear)
 
     @contextmanager
     def edit_state(self) -> Generator[Any]:
@@ -91,7 +92,7 @@ class SyncStore:
         # One coroutine holds the lock for the whole block: the store knows its writer by its task.
         entered: concurrent.futures.Future[Any] = concurrent.futures.Future()
         left: concurrent.futures.Future[BaseException | None] = concurrent.futures.Future()
-        editing = self._scope.submit(lambda: self._edit(entered, left))
+        editing = submit(self._scope, lambda: self._edit(entered, left))
         editing.add_done_callback(lambda done: _pass_on(done, entered))
         state = entered.result()
         try:
@@ -103,9 +104,7 @@ class SyncStore:
         left.set_result(None)
         editing.result()
 
-    async def _edit(
-        self, entered: concurrent.futures.Future[Any], left: concurrent.futures.Future[BaseException | None]
-    ) -> None:
+    async def _edit(self, entered: concurrent.futures.Future[Any], left: concurrent.futures.Future[BaseException | None]) -> None:
         async with self._store.edit_state() as state:
             entered.set_result(state)
             error = await asyncio.wrap_future(left)
@@ -122,5 +121,3 @@ def _pass_on(done: concurrent.futures.Future[Any], entered: concurrent.futures.F
         return
     error = done.exception() if not done.cancelled() else concurrent.futures.CancelledError()
     entered.set_exception(error or RuntimeError("the edit ended before it began"))
-
-

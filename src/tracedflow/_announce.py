@@ -1,0 +1,84 @@
+"""Commands that only inform: put on the account of who caused them, told to the layers, logged where somebody must know."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from . import _state as st
+from ._scope import cause_of
+from .events import Event
+from .middleware import EventDropped, EventSent, EventStreamed, JoinWaiting, StepCall
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+
+_log = logging.getLogger("tracedflow")
+
+
+def publish(runner: Runner, event: Event, execution: int | None) -> None:
+    """Put an event on the stream."""
+    runner.log.append(event)
+    if runner.chain.hears(EventStreamed):
+        runner.chain.notice(
+            EventStreamed(run=runner.call, at=runner.now(), call=_call_of(runner, execution), event_type=type(event).__name__)
+        )
+
+
+def routed(runner: Runner, command: st.Routed) -> None:
+    """Put a sent event on its sender's account."""
+    envelope = command.envelope
+    kind = type(envelope.event).__name__
+    scope = runner.scopes.get(envelope.source) if envelope.source is not None else None
+    if scope is not None:
+        emitted = scope.call.emitted
+        if isinstance(emitted, list):
+            emitted.append((envelope.id, kind))
+        else:
+            scope.call.emitted = [(envelope.id, kind)]
+    if runner.chain.hears(EventSent):
+        call = scope.call if scope else None
+        runner.chain.notice(
+            EventSent(
+                run=runner.call, at=envelope.at, call=call, event_id=envelope.id, event_type=kind, to=command.to, waited=command.waited
+            )
+        )
+
+
+def dropped(runner: Runner, command: st.Dropped) -> None:
+    """Say that nobody took an event."""
+    drop = command.drop
+    if drop.reason == "unclaimed":
+        came = f"from step `{drop.source_step}`" if drop.source_step else "from outside"
+        meant = f"; {drop.near_miss}" if drop.near_miss else ""
+        _log.warning(
+            "run %s of %s: no step takes %s (sent %s), and no wait has asked for it%s",
+            runner.run_id, runner.call.workflow, drop.event_type.__name__, came, meant,
+        )  # fmt: skip
+    if runner.chain.hears(EventDropped):
+        runner.chain.notice(
+            EventDropped(
+                run=runner.call, at=runner.now(), event_id=drop.id, event_type=drop.event_type.__name__, reason=drop.reason,
+                near_miss=drop.near_miss, final=command.final,
+            )
+        )  # fmt: skip
+
+
+def joined(runner: Runner, command: st.Joining | st.Joined) -> None:
+    """Put a join on the account of the execution that asked."""
+    scope = runner.scopes.get(command.execution)
+    if isinstance(command, st.Joined):
+        if scope is not None:
+            scope.call.collected = (*scope.call.collected, *map(cause_of, command.collected))
+    elif runner.chain.hears(JoinWaiting):
+        runner.chain.notice(
+            JoinWaiting(
+                run=runner.call, at=runner.now(), call=scope.call if scope else None, event_type=command.event_type.__name__,
+                buffer=command.buffer, have=command.have, need=command.need,
+            )
+        )  # fmt: skip
+
+
+def _call_of(runner: Runner, execution: int | None) -> StepCall | None:
+    scope = runner.scopes.get(execution) if execution is not None else None
+    return scope.call if scope else None

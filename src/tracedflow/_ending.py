@@ -1,0 +1,131 @@
+"""How a run ended, and what its stream and its exception say of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from . import _state as st
+from ._dispatch import Dispatcher
+from ._scope import StepScope
+from .errors import WorkflowCancelledByUser, WorkflowStalledError, WorkflowTimeoutError
+from .events import (
+    StopEvent,
+    UnreconstructedException,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+)
+from .outcomes import error_type
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+
+_log = logging.getLogger("tracedflow")
+
+_CANCEL_REASONS: dict[str, str] = {"failed": "sibling_failed", "timed_out": "run_timeout", "suspended": "suspended"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Ending:
+    """How a run ended; only the first ending counts."""
+
+    status: st.Status
+    stop: StopEvent | None = None
+    error: BaseException | None = None
+    scope: StepScope | None = None  # the step that ended it
+    hard: bool = False  # cancelled as a task is, not by `cancel_run`
+    trace: TracebackType | None = None  # the user's own frames
+
+
+def last_event(runner: Runner, stop: StopEvent | None, error: BaseException | None) -> StopEvent | None:
+    """Return the last event of the stream of a run that ended so."""
+    match error:
+        case None:
+            return stop
+        case WorkflowStalledError():
+            return WorkflowFailedEvent(step_name=_stalled_step(error), exception=error, elapsed_seconds=_age(runner))
+        case WorkflowTimeoutError():
+            return WorkflowTimedOutEvent(timeout=runner.settings.timeout or 0.0, active_steps=_active_steps(error))
+        case WorkflowCancelledByUser() | asyncio.CancelledError():
+            return WorkflowCancelledEvent()
+        case _:
+            return _failed_event(runner, error)
+
+
+def _failed_event(runner: Runner, error: BaseException) -> StopEvent:
+    scope = runner.ending.scope if runner.ending is not None else None
+    shown = error if isinstance(error, Exception) else UnreconstructedException(str(error), error_type(error))
+    return WorkflowFailedEvent(
+        step_name=scope.call.step if scope else "",
+        exception=shown,
+        attempts=scope.attempt if scope else None,
+        elapsed_seconds=_age(runner),
+    )
+
+
+def _age(runner: Runner) -> float:
+    return runner.now() - runner.call.started_at
+
+
+def _stalled_step(error: WorkflowStalledError) -> str:
+    report = error.report
+    if report is None:
+        return ""
+    if report.joins:
+        return report.joins[0].step
+    return next(iter(report.silent), "") or next((fate.source for fate in report.unclaimed if fate.source), "")
+
+
+def _active_steps(error: WorkflowTimeoutError) -> list[str]:
+    report = error.report
+    return sorted({step.step for step in report.running} | {wait.step for wait in report.waits}) if report else []
+
+
+def annotate(error: BaseException, scope: StepScope) -> None:
+    """Leave the user's own frames on the exception, and say where it was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not Dispatcher.call_step.__code__:
+        trace = trace.tb_next
+    if trace is not None and trace.tb_next is not None:
+        error.__traceback__ = trace.tb_next
+    call = scope.call
+    tried = f", attempt {scope.attempt}" if scope.attempt > 1 else ""
+    traced = f", trace {call.trace_id}" if call.trace_id else ""
+    error.add_note(f"in step `{call.step}` of {call.workflow} ({call.config.place}){tried}, run {call.run_id}{traced}")
+
+
+async def tear_down(runner: Runner) -> None:
+    """End every task of the run and of its nested runs; abandon and name what does not end in time."""
+    for timer in runner.timers.values():
+        timer.cancel()
+    runner.timers.clear()
+    ending = runner.ending
+    assert ending is not None
+    reason = _CANCEL_REASONS.get(ending.status, "cancelled")
+    scopes = list(runner.scopes.values())
+    for scope in scopes:
+        scope.cancel(reason)
+    for child in tuple(runner.children):
+        child.cancel(f"the run that started it ended ({ending.status})", hard=True)
+    tasks = [*(scope.task for scope in scopes), *(child.task for child in runner.children)]
+    if not tasks:
+        return
+    try:
+        await asyncio.wait(tasks, timeout=runner.cancel_grace + 0.05)
+    except asyncio.CancelledError:
+        _log.debug("run %s was cancelled again while it ended", runner.run_id)
+    for scope in scopes:
+        if not scope.task.done():
+            _abandon(runner, scope)
+
+
+def _abandon(runner: Runner, scope: StepScope) -> None:
+    name = scope.call.step
+    text = f"the task of step `{name}`, which was abandoned {runner.cancel_grace:g} s after it was cancelled"
+    scope.abandon(text)
+    runner.abandoned.append(name)
+    _log.warning("run %s of %s: %s still runs", runner.run_id, runner.call.workflow, text)

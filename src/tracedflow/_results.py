@@ -1,0 +1,79 @@
+"""What a step may return, and what `wait_for_event` may be asked: checked before anything follows from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from .errors import StepResultError, WorkflowRuntimeError
+from .events import Event
+from .middleware import StepResult
+
+if TYPE_CHECKING:
+    from ._scope import StepScope
+
+NOTHING_YET: Any = object()
+"""What a step has returned before it returned."""
+
+
+def events_of(result: StepResult) -> Sequence[Event]:
+    """Return the events of a checked result."""
+    if result is None:
+        return ()
+    return result if isinstance(result, list) else (result,)
+
+
+def check_result(scope: StepScope, result: object) -> None:
+    """Refuse what a step may not return.
+
+    Raises:
+        StepResultError: it is not an event, None, or a list where the step may return one.
+    """
+    if isinstance(result, Event):
+        _check_declared(scope, result, result)
+    elif result is not None:
+        for event in _listed(scope, result):
+            _check_declared(scope, event, result)
+
+
+def _listed(scope: StepScope, result: object) -> list[Event]:
+    where = f"Step `{scope.call.step}` ({scope.call.config.place})"
+    if not isinstance(result, list):
+        raise StepResultError(f"{where} returned {_kind(result)}; it must return an event or None")
+    if not scope.step.config.is_fan_out:
+        raise StepResultError(f"{where} returned a list; annotate it `-> list[...]` to return a list of events")
+    for event in cast("list[object]", result):
+        if not isinstance(event, Event):
+            raise StepResultError(f"{where} returned a list with {_kind(event)} in it")
+    return cast("list[Event]", result)
+
+
+def _check_declared(scope: StepScope, event: Event, result: object) -> None:
+    """A step may return what it did not declare, said once; a layer may not put such an event in its place."""
+    config = scope.step.config
+    kind = type(event)
+    if kind in config.return_types or issubclass(kind, tuple(config.return_types)):
+        return
+    declared = ", ".join(each.__name__ for each in config.return_types) or "None"
+    text = f"Step `{config.name}` ({config.place}) returned {kind.__name__}, but declares {declared}"
+    if scope.returned is not NOTHING_YET and result is not scope.returned:
+        raise StepResultError(f"{text}; a middleware put it there, and no layer may emit what the step may not")
+    scope.runner.warn_once(f"{text}; add it to the return annotation")
+
+
+def check_wait(event_type: object, question: object, timeout: object) -> None:
+    """Refuse what `wait_for_event` cannot wait for."""
+    if not (isinstance(event_type, type) and issubclass(event_type, Event)):
+        raise WorkflowRuntimeError(f"wait_for_event() takes an event class, not {event_type!r}")
+    if question is not None and not isinstance(question, Event):
+        raise WorkflowRuntimeError(f"wait_for_event() takes an event as waiter_event, not {type(question).__name__}")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+        raise WorkflowRuntimeError(f"wait_for_event() takes seconds, or None, as timeout, not {timeout!r}")
+
+
+def _kind(value: object) -> str:
+    if inspect.iscoroutine(value):
+        value.close()
+        return "a coroutine (did you forget `await`?)"
+    return f"an instance of {type(value).__qualname__}"

@@ -1,0 +1,403 @@
+"""One live step execution: what its Context, its attempts and its end need. Knows nothing of the chain around it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from . import _state as st
+from . import _watchdog
+from ._bridge import on_loop
+from ._permits import acquire
+from ._results import NOTHING_YET, check_wait
+from .context import Context
+from .decorators import StepConfig
+from .errors import StepCancelledError, StepResultError, WorkflowRuntimeError
+from .events import Event
+from .middleware import AttemptCall, Cause, StepCall, StepResult, WaitEnded, WaitStarted
+from .outcomes import error_type, outcome_of_step
+from .records import Outcome, Row
+from .retry_policy import RetryInfo, RetryPolicy, ask, seed_for
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+    from .limits import Limiter, Permit
+
+_NEVER_RETRIED = (StepCancelledError, StepResultError)
+
+
+@dataclass(slots=True, eq=False)
+class BoundStep:
+    """A step of one workflow instance, ready to be called."""
+
+    config: StepConfig
+    fn: Callable[..., Any]
+    policy: RetryPolicy | None
+    timeout: float | None
+    event_name: str
+    context_name: str | None
+    is_async: bool
+
+    def arguments(self, inputs: tuple[Event, ...], scope: StepScope) -> dict[str, Any]:
+        """Return the keywords to call the function with."""
+        if self.context_name is None:
+            return {self.event_name: inputs[0]}
+        return {self.event_name: inputs[0], self.context_name: scope.context}
+
+
+def bind(config: StepConfig, fn: Callable[..., Any]) -> BoundStep:
+    """Bind a step to the function of an instance."""
+    return BoundStep(
+        config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, inspect.iscoroutinefunction(fn)
+    )
+
+
+class StepScope:
+    """One live step execution: what its Context, its attempts and its end need. Never outlives its run."""
+
+    # Most executions never change these; set on the class, they cost nothing to open.
+    attempt = 0
+    ended = False
+    in_thread = False
+    sent_calls = 0
+    outcome: Outcome = "skipped"
+    error: str | None = None
+    returned: object = NOTHING_YET  # by the step itself
+    last_error: Exception | None = None
+    last_failed_at: float | None = None
+    children: list[Runner] | None = None
+    helpers: set[asyncio.Task[Any]] | None = None
+    _context: Context[Any] | None = None
+    _order: dict[str, int] | None = None
+    _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
+    _pending: Row | None = None
+    _permit: Permit | None = None
+    _timeout: asyncio.Timeout | None = None
+    _marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the last attempt
+    _emitted_before = 0
+    ended_at = 0.0
+    task: asyncio.Task[None]
+
+    def __init__(self, runner: Runner, step: BoundStep, execution: st.Execution, now: float) -> None:
+        self.runner = runner
+        self.step = step
+        self.execution = execution
+        inputs = execution.inputs
+        call = self.call = StepCall(
+            run=runner.call,
+            config=step.config,
+            execution=execution.id,
+            inputs=(inputs[0].event,) if len(inputs) == 1 else tuple([envelope.event for envelope in inputs]),
+            origin=self._origin,
+            enqueued_at=execution.ready_at,
+            started_at=now,
+            headers=inputs[0].headers,
+        )
+        queued = now - execution.ready_at
+        if queued > 0:
+            call.queued = queued
+
+    def _origin(self) -> tuple[Cause, ...]:
+        return tuple([cause_of(envelope) for envelope in self.execution.inputs])
+
+    @property
+    def context(self) -> Context[Any]:
+        """The Context of this execution; made when somebody asks."""
+        if self._context is None:
+            self._context = Context._inside(self)
+        return self._context
+
+    # --- attempts ---
+
+    def begin_attempt(self) -> None:
+        """Start counting anew; a repeated call of the same order is then the same call."""
+        if self._pending is not None:
+            self.write_record()  # of the attempt before
+        self.attempt += 1
+        self.call.attempts += 1
+        self._order = None
+        self.call.collecting = False
+        self._emitted_before = len(self.call.emitted)
+        if self.attempt > 1:  # what a failed attempt sent in this process is sent again
+            self.sent_calls = self.execution.replayed = 0
+        if self.execution.first_started_at is None:
+            self.execution.first_started_at = self.call.started_at
+
+    def delay_after(self, error: Exception) -> float | None:
+        """Ask the retry policy; None: the step failed for good."""
+        policy = self.step.policy
+        if policy is None or isinstance(error, _NEVER_RETRIED):
+            return None
+        failures = self.execution.failures + 1
+        now = self.runner.now()
+        elapsed = now - (self.execution.first_started_at or now)
+        seed = seed_for(self.runner.run_id, self.call.step, failures)
+        return ask(policy, elapsed=elapsed, attempts=failures, error=error, seed=seed)
+
+    def retry_info(self) -> RetryInfo:
+        """Return how often this execution was retried."""
+        started = self.execution.first_started_at
+        return RetryInfo(
+            retry_number=self.execution.failures,
+            elapsed_seconds=0.0 if started is None else self.runner.now() - started,
+            last_exception=self.last_error,
+            last_failed_at=None if self.last_failed_at is None else datetime.fromtimestamp(self.last_failed_at, UTC),
+        )
+
+    async def back_off(self, delay: float) -> None:
+        """Give the slot back for `delay` seconds, then wait for one."""
+        runner, call = self.runner, self.call
+        timer = runner.state.seq + 1  # the reducer takes the next number for it
+        began = runner.now()
+        runner.apply(st.AttemptFailed(self.execution.id, delay, began))
+        if delay <= 0:
+            return
+        self.release_limit()
+        await self._parked_on(timer)
+        ready = self.execution.ready_at
+        call.backoff += ready - began
+        call.queued += max(0.0, runner.now() - ready)
+        await self.acquire_limit()
+
+    # --- limits ---
+
+    async def acquire_limit(self) -> None:
+        """Wait for a permit of the step's shared limit; the time counts as queued."""
+        limit = self.step.config.limit
+        if limit is None:
+            return
+        began = self.runner.now()
+        self._permit = await acquire(self.runner, limit)
+        waited = self.runner.now() - began
+        self.call.queued += waited
+        self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
+
+    def release_limit(self) -> None:
+        """Give the permit back."""
+        if self._permit is not None:
+            self._permit.release()
+            self._permit = None
+
+    def holds(self, limit: Limiter) -> bool:
+        """Whether this execution has a permit of the limit."""
+        return self._permit is not None and self.step.config.limit is limit
+
+    # --- parking ---
+
+    async def wait(
+        self, event_type: type[Event], question: Event | None, waiter_id: str | None, requirements: dict[str, Any], timeout: float | None
+    ) -> Event:
+        """Park until an event answers; see `Context.wait_for_event`."""
+        check_wait(event_type, question, timeout)
+        key = self._key("wait", waiter_id)
+        known, answer = self.recall(key)
+        if known:
+            return cast("Event", answer)
+        runner = self.runner
+        wait_id = runner.state.seq + 1  # the reducer takes the next number for it
+        opened = runner.now()
+        subclasses = self.step.config.accept_event_subclasses
+        execution = self.execution
+        runner.apply(st.OpenWait(execution.id, key, event_type, opened, subclasses, waiter_id, requirements, question, timeout))
+        known, answer = self.recall(key)
+        if not known:
+            self._notice_wait(wait_id, event_type, waiter_id, timeout, opened)
+            answer = (await self._park(wait_id, event_type, opened)).event
+        return cast("Event", answer)
+
+    def _notice_wait(self, wait_id: int, event_type: type[Event], waiter_id: str | None, timeout: float | None, at: float) -> None:
+        if self.runner.chain.hears(WaitStarted):
+            self.runner.chain.notice(
+                WaitStarted(
+                    run=self.runner.call, at=at, call=self.call, wait_id=wait_id, event_type=event_type.__name__, waiter_id=waiter_id,
+                    timeout=timeout,
+                )
+            )  # fmt: skip
+
+    async def _park(self, wait_id: int, event_type: type[Event], opened: float) -> st.Envelope:
+        call, runner = self.call, self.runner
+        outcome: Outcome = "cancelled"
+        remaining = self._pause_timeout()
+        self.release_limit()
+        envelope: st.Envelope | None = None
+        try:
+            envelope = await self._parked_on(wait_id)
+            outcome = "timeout" if envelope is None else "success"
+            ready = self.execution.ready_at
+            call.waiting += ready - opened
+            call.queued += max(0.0, runner.now() - ready)
+            await self.acquire_limit()
+        except asyncio.CancelledError:
+            if not runner.is_over:
+                runner.apply(st.AbandonWait(wait_id))
+            call.waiting += runner.now() - opened
+            if call.cancel_reason == "suspended":
+                outcome = "suspended"
+            raise
+        finally:
+            self._continue_timeout(remaining)
+            self._notice_wait_end(wait_id, event_type, outcome, opened, envelope)
+        if envelope is None:
+            raise TimeoutError(f"no {event_type.__name__} came within the timeout of this wait_for_event")
+        return envelope
+
+    def _notice_wait_end(
+        self, wait_id: int, event_type: type[Event], outcome: Outcome, opened: float, envelope: st.Envelope | None
+    ) -> None:
+        runner = self.runner
+        if not runner.chain.hears(WaitEnded):
+            return
+        now = runner.now()
+        cause = None if envelope is None else cause_of(envelope)
+        runner.chain.notice(
+            WaitEnded(
+                run=runner.call, at=now, call=self.call, wait_id=wait_id, event_type=event_type.__name__, outcome=outcome,
+                duration=now - opened, cause=cause,
+            )
+        )  # fmt: skip
+
+    async def _parked_on(self, number: int) -> st.Envelope | None:
+        if self._parked is None:
+            self._parked = {}
+        future = self._parked[number] = self.runner.loop.create_future()
+        try:
+            answer: st.Envelope | None = await future
+        finally:
+            self._parked.pop(number, None)
+        return answer
+
+    def resume(self, number: int, answer: st.Envelope | None) -> bool:
+        """Let the coroutine that is parked on this wait or timer go on; False: there is none."""
+        future = self._parked.get(number) if self._parked else None
+        if future is None:
+            return False
+        if not future.done():
+            future.set_result(answer)
+        return True
+
+    def _pause_timeout(self) -> float | None:
+        timeout = self._timeout
+        when = timeout.when() if timeout is not None else None
+        if timeout is None or when is None:
+            return None
+        timeout.reschedule(None)
+        return when - self.runner.loop.time()
+
+    def _continue_timeout(self, remaining: float | None) -> None:
+        if self._timeout is not None and remaining is not None:
+            self._timeout.reschedule(self.runner.loop.time() + remaining)
+
+    # --- the memo ---
+
+    def _key(self, kind: str, given: str | None) -> str:
+        if given is not None:
+            return f"{kind}#{given}"
+        if self._order is None:
+            self._order = {}
+        number = self._order[kind] = self._order.get(kind, 0) + 1
+        return f"{kind}:{number}"
+
+    def recall(self, key: str) -> tuple[bool, Any]:
+        """Return whether this execution has an answer under `key`, and the answer."""
+        memo = self.execution.memo
+        return (True, memo[key]) if memo is not None and key in memo else (False, None)
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep an answer over retries and resumes."""
+        self.runner.apply(st.Remember(self.execution.id, key, value))
+
+    def collect(self, event: object, expected: Sequence[type[Event]], buffer: str) -> list[Event] | None:
+        """Add an event to a join; see `Context.collect_events`."""
+        if not expected:
+            return []
+        if not isinstance(event, Event):
+            raise WorkflowRuntimeError(f"collect_events() in step `{self.call.step}` takes an event, not {type(event).__name__}")
+        key = self._key(f"collect:{buffer}", None)
+        known, answer = self.recall(key)
+        if not known:
+            on_loop(self, lambda: self.runner.apply(st.Collect(self.execution.id, key, event, buffer, expected)))
+            _, answer = self.recall(key)
+        self.call.collecting = answer is None
+        return cast("list[Event] | None", answer)
+
+    # --- ending ---
+
+    def cancel(self, reason: str) -> None:
+        """Ask the step to stop."""
+        if self.call.cancel_reason is None:
+            self.call.cancel_reason = reason
+        for helper in tuple(self.helpers or ()):
+            helper.cancel(reason)
+        self.task.cancel(reason)
+
+    def abandon(self, why: str) -> None:
+        """Make the Context of a task or thread that will not stop unusable; a later attempt gets a new one."""
+        if self._context is not None:
+            self._context._dead = why
+            self._context = None
+
+    def close(self) -> None:
+        """End for good: the Context can only send from now on."""
+        self.ended = True
+        self.release_limit()
+        for helper in tuple(self.helpers or ()):
+            helper.cancel("step ended")
+
+    def end_attempt(
+        self, started: float, queued_before: float, result: StepResult, error: BaseException | None, traced: AttemptCall | None
+    ) -> None:
+        """Take down the attempt that just ended; `write_record` makes its record when its events are known."""
+        call = self.call
+        ended = self.runner.now()
+        if ended - started > _watchdog.BLOCKED_AFTER:
+            _watchdog.settle(self)
+        queued, backoff, waiting, blocked = self._marks
+        parked = call.waiting - waiting + call.queued - queued_before
+        self.outcome = outcome_of_step(call, result, error)
+        self.error = None if error is None else error_type(error)
+        span_id = (traced.span_id if traced is not None else None) or call.span_id
+        self._pending = (
+            call.config.name, call.execution, self.attempt, call.enqueued_at, started, ended, call.queued - queued,
+            ended - started - parked, call.backoff - backoff or 0.0, call.waiting - waiting or 0.0, call.blocked - blocked or 0.0,
+            span_id,
+        )  # fmt: skip
+        if parked or self.step.policy is not None:
+            self._marks = (call.queued, call.backoff, call.waiting, call.blocked)
+
+    def write_record(self) -> None:
+        """Write the record of the last attempt: all that will be left of it. See `records.Row` for its form."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        call, inputs = self.call, self.execution.inputs
+        emitted = call.emitted[self._emitted_before :]
+        self.runner.records.append(
+            (
+                *pending[:-1],
+                self.outcome,
+                self.error,
+                call.trace_id,
+                pending[-1],
+                len(inputs),
+                *[part for envelope in inputs for part in (envelope.id, type(envelope.event).__name__, envelope.source)],
+                len(emitted),
+                *[part for pair in emitted for part in pair],
+                *[part for measured in call.measurements for part in measured],
+            )
+        )
+
+
+def cause_of(envelope: st.Envelope) -> Cause:
+    """Return where an event came from, without the event."""
+    return Cause(
+        event_id=envelope.id,
+        event_type=type(envelope.event).__name__,
+        step=envelope.source_step,
+        execution=envelope.source,
+        span_context=envelope.span_context,
+        headers=envelope.headers,
+    )
