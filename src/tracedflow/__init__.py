@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _factories
 from ._config import configure
-from ._live import accept_again, drain, runs
+from ._live import accept_again, drain, queue_depths, runs
 from .context import Context
 from .decorators import step
 from .errors import (
@@ -64,8 +64,15 @@ def _edge(module: str, name: str, *, call: bool = True) -> Any:
     return make
 
 
+def _metrics() -> Middleware:
+    from .telemetry import metrics
+
+    metrics.queue_depths = queue_depths
+    return metrics.Metrics()
+
+
 _factories.register("tracing", _edge("telemetry.tracing", "Tracing"))
-_factories.register("metrics", _edge("telemetry.metrics", "Metrics"))
+_factories.register("metrics", _metrics)
 _factories.register("logs", _edge("telemetry.logs", "Logs"))
 _factories.register("console", _edge("telemetry.console", "Console"))
 _factories.register("explainer", _edge("inspect.why", "explain", call=False))

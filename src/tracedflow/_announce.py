@@ -58,7 +58,7 @@ def dropped(runner: Runner, command: st.Dropped) -> None:
     if runner.chain.hears(EventDropped):
         runner.chain.notice(
             EventDropped(
-                run=runner.call, at=runner.now(), event_id=drop.id, event_type=drop.event_type.__name__, reason=drop.reason,
+                run=runner.call, at=runner.now(), call=_call_of(runner, drop.source), event_id=drop.id, event_type=drop.event_type.__name__, reason=drop.reason,
                 near_miss=drop.near_miss, final=command.final,
             )
         )  # fmt: skip

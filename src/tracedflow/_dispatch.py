@@ -152,8 +152,8 @@ class Dispatcher:
                 f"Step `{scope.call.step}` ({step.config.place}) raised CancelledError, but nobody cancelled it; "
                 "a task that it awaited was probably cancelled"
             ) from error
-        check_result(scope, result)  # here too, so that every layer sees it fail
         scope.returned = result
+        check_result(scope, result)  # here too, so that every layer sees it fail
         return cast("StepResult", result)
 
 

@@ -60,8 +60,8 @@ class Graph:
 
     @property
     def can_wait(self) -> bool:
-        """Whether a run may wait for somebody: it takes human input, or a step has a Context."""
-        return self.takes_human_input or any(step.context_parameter for step in self.steps.values())
+        """Whether a run may wait for somebody: it takes human input, or the code of a step names `wait_for_event`."""
+        return self.takes_human_input or any(step.may_wait for step in self.steps.values())
 
     def takers(self, event: type[Event]) -> tuple[str, ...]:
         """Return the names of the steps that take events of exactly this class, or of a base they opted into."""

@@ -49,6 +49,15 @@ def live() -> list[Runner]:
         return list(_runs.values())
 
 
+def queue_depths() -> list[tuple[str, str, int]]:
+    """Return (workflow, step, events waiting for a slot) of every step of every live run that has some."""
+    found: list[tuple[str, str, int]] = []
+    for runner in live():
+        lanes = runner.state.lanes.copy()
+        found += [(runner.call.workflow, name, len(lane.ready)) for name, lane in lanes.items() if lane.ready]
+    return found
+
+
 def runs() -> list[WorkflowHandler[Any]]:
     """Return the handlers of all live runs of this process, oldest first."""
     return [runner.handler for runner in live()]

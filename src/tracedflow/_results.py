@@ -57,7 +57,7 @@ def _check_declared(scope: StepScope, event: Event, result: object) -> None:
         return
     declared = ", ".join(each.__name__ for each in config.return_types) or "None"
     text = f"Step `{config.name}` ({config.place}) returned {kind.__name__}, but declares {declared}"
-    if scope.returned is not NOTHING_YET and result is not scope.returned:
+    if result is not scope.returned:
         raise StepResultError(f"{text}; a middleware put it there, and no layer may emit what the step may not")
     scope.runner.warn_once(f"{text}; add it to the return annotation")
 

@@ -79,6 +79,7 @@ class StepScope:
     _timeout: asyncio.Timeout | None = None
     _marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the last attempt
     _emitted_before = 0
+    _measured_before = 0
     ended_at = 0.0
     task: asyncio.Task[None]
 
@@ -122,6 +123,7 @@ class StepScope:
         self._order = None
         self.call.collecting = False
         self._emitted_before = len(self.call.emitted)
+        self._measured_before = len(self.call.measurements)
         if self.attempt > 1:  # what a failed attempt sent in this process is sent again
             self.sent_calls = self.execution.replayed = 0
         if self.execution.first_started_at is None:
@@ -344,6 +346,8 @@ class StepScope:
         """End for good: the Context can only send from now on."""
         self.ended = True
         self.release_limit()
+        for future in tuple((self._parked or {}).values()):  # of a task that the step left behind
+            future.cancel()
         for helper in tuple(self.helpers or ()):
             helper.cancel("step ended")
 
@@ -386,7 +390,7 @@ class StepScope:
                 *[part for envelope in inputs for part in (envelope.id, type(envelope.event).__name__, envelope.source)],
                 len(emitted),
                 *[part for pair in emitted for part in pair],
-                *[part for measured in call.measurements for part in measured],
+                *[part for measured in call.measurements[self._measured_before :] for part in measured],
             )
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine
@@ -29,6 +30,13 @@ class ThreadPool:
         self._limit = limit
         self._lock = threading.Lock()
         self._idle: list[queue.SimpleQueue[_Job | None]] = []
+        self._count = 0
+        self._knows_forks = False
+
+    def _forget(self) -> None:
+        """A child process has none of its parent's threads."""
+        self._lock = threading.Lock()
+        self._idle.clear()
         self._count = 0
 
     @property
@@ -64,6 +72,9 @@ class ThreadPool:
                 raise WorkflowRuntimeError(
                     f"All {self._limit} threads for sync steps are busy; make the steps async, or lower their num_workers"
                 )
+            if not self._count and not self._knows_forks:
+                self._knows_forks = True
+                os.register_at_fork(after_in_child=self._forget)
             self._count += 1
         inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         inbox.put(job)

@@ -60,6 +60,7 @@ class StepConfig:
     code_name: str = ""
     code_file: str = ""
     code_line: int = 0
+    may_wait: bool = False  # its code names `wait_for_event`
     unresolved: str | None = None  # why the annotations could not be read yet
     namespace: Mapping[str, Any] | None = None  # names around the function, kept until they are
 
@@ -146,6 +147,7 @@ def read_step(fn: StepFunction, namespace: Mapping[str, Any], **options: Any) ->
         code_name=f"{fn.__module__}.{fn.__qualname__}",
         code_file=code.co_filename,
         code_line=code.co_firstlineno,
+        may_wait=_names(code, "wait_for_event"),
     )
     _apply_options(config, options)
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
@@ -157,6 +159,11 @@ def read_step(fn: StepFunction, namespace: Mapping[str, Any], **options: Any) ->
         return config
     _read_signature(config, hints)
     return config
+
+
+def _names(code: types.CodeType, name: str) -> bool:
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return name in code.co_names or any(_names(each, name) for each in inner)
 
 
 def config_of(fn: object) -> StepConfig | None:

@@ -46,6 +46,8 @@ class DictLikeModel(BaseModel):
         if "_data" in extra:  # given as `_data={...}`, the shape of `model_dump()`
             nested = extra.pop("_data")
             extra.update(nested)
+        for name in type(self).__pydantic_computed_fields__:  # a dump names them, and they are computed anew
+            extra.pop(name, None)
         return extra
 
     def __getattr__(self, name: str) -> Any:
@@ -111,6 +113,10 @@ class DictLikeModel(BaseModel):
         dynamic = self._data
         dumped: dict[str, Any] = handler(self)
         nested = {name: dumped.pop(name) for name in dynamic if name in dumped}
+        if hidden := nested.keys() & type(self).model_fields.keys():  # `event["n"] = 1` beside a declared `n`: both are kept
+            bare = self.model_copy()
+            bare.__pydantic_extra__ = {}
+            dumped |= {name: value for name, value in handler(bare).items() if name in hidden}
         return {**dumped, **self._dump_more(), "_data": nested} if nested else {**dumped, **self._dump_more()}
 
     def _dump_more(self) -> dict[str, Any]:
@@ -232,8 +238,14 @@ def _load_exception(value: Any) -> Exception:
 
 def _imported(dotted: str) -> object:
     """Return what a dotted name means in the modules that are already imported: data must not choose what is imported."""
-    module, _, name = dotted.rpartition(".")
-    return getattr(sys.modules.get(module), name, None)
+    module, _, path = dotted.rpartition(".")
+    while module and module not in sys.modules:  # a class inside a class
+        module, _, name = module.rpartition(".")
+        path = f"{name}.{path}"
+    found: object = sys.modules.get(module)
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def _load_event(value: Any) -> Event:

@@ -120,6 +120,7 @@ class Drop:
     id: int
     event_type: type[Event]
     reason: str
+    source: int | None
     source_step: str | None
     near_miss: str | None
 

@@ -182,7 +182,7 @@ def _hold(state: RunState, envelope: Envelope, routes: Routes, out: list[Command
     box.append(envelope)
     awaited = any(kind is waited or issubclass(kind, waited) for waited in state.awaited_types)
     if not awaited:
-        drop = Drop(envelope.id, kind, "unclaimed", envelope.source_step, routes.near_miss(kind))
+        drop = Drop(envelope.id, kind, "unclaimed", envelope.source, envelope.source_step, routes.near_miss(kind))
         out.append(Dropped(drop, final=False))
 
 
@@ -190,7 +190,7 @@ def _drop(state: RunState, envelope: Envelope, reason: str, near_miss: str | Non
     kind = type(envelope.event)
     envelope.taken = True  # it has its fate
     state.tally(kind).dropped += 1
-    drop = Drop(envelope.id, kind, reason, envelope.source_step, near_miss)
+    drop = Drop(envelope.id, kind, reason, envelope.source, envelope.source_step, near_miss)
     state.drops.append(drop)
     out.append(Dropped(drop, final=True))
 

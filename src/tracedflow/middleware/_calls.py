@@ -42,7 +42,7 @@ class RunCall:
     timeout: float | None = None  # seconds
     segment: int = 1
     resumed: bool = False
-    can_wait: bool = False  # the graph takes human input, or a step asks for a Context and may wait
+    can_wait: bool = False  # the graph takes human input, or the code of a step names `wait_for_event`
     parent_run_id: str | None = None
     spawned_by: object | None = None  # span context of the step that started a run which is not its child
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
