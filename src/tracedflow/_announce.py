@@ -58,10 +58,16 @@ def dropped(runner: Runner, command: st.Dropped) -> None:
     if runner.chain.hears(EventDropped):
         runner.chain.notice(
             EventDropped(
-                run=runner.call, at=runner.now(), call=_call_of(runner, drop.source), event_id=drop.id, event_type=drop.event_type.__name__, reason=drop.reason,
-                near_miss=drop.near_miss, final=command.final,
+                run=runner.call,
+                at=runner.now(),
+                call=_call_of(runner, drop.source),
+                event_id=drop.id,
+                event_type=drop.event_type.__name__,
+                reason=drop.reason,
+                near_miss=drop.near_miss,
+                final=command.final,
             )
-        )  # fmt: skip
+        )
 
 
 def joined(runner: Runner, command: st.Joining | st.Joined) -> None:

@@ -130,7 +130,7 @@ class _Saver:
     def encode(self, value: Any, path: str) -> Any:
         if value is None or isinstance(value, (bool, int, float)) or type(value) is str:
             return value
-        kind = cast("type[Any]", type(value))
+        kind: Any = type(value)
         if kind is st.Envelope and value.id:
             return self._envelope(value, path)
         if kind in _KINDS.values():

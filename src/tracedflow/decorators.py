@@ -78,7 +78,8 @@ class StepConfig:
         if self.unresolved is None:
             return
         try:
-            hints = get_type_hints(self.fn, localns=dict(self.namespace or {}), include_extras=True)
+            names = {**_names_around(2), **(self.namespace or {})}  # a class may stand below, in the function around it
+            hints = get_type_hints(self.fn, localns=names, include_extras=True)
         except NameError as error:
             raise self.problem(
                 f"has an annotation that cannot be resolved: {error}. Import it or define it where the step can see it"
@@ -130,7 +131,7 @@ def step(func: FunctionT | None = None, /, **options: Any) -> FunctionT | Callab
         target._step_config = config  # type: ignore[attr-defined]
         if workflow is not None:
             workflow.add_step(target)
-        elif "." not in target.__qualname__.replace("<locals>.", ""):
+        elif target.__qualname__.rpartition(".")[0].rpartition(".")[2] in ("", "<locals>"):
             _refuse_stray(config)
         return target
 

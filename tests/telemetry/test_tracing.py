@@ -95,7 +95,7 @@ async def test_the_trace_of_a_fan_out_with_a_retry_and_a_join(spans: Spans) -> N
     assert tree == [
         ("attempt search", "run_step search", "error", "ERROR"),
         *[("attempt search", "run_step search", "success", "UNSET")] * 3,
-        (run, "start_workflow Research", "success", "UNSET"),
+        (run, None, "success", "UNSET"),
         *[("run_step gather", run, "collecting", "UNSET")] * 2,
         ("run_step gather", run, "success", "UNSET"),
         ("run_step plan", run, "success", "UNSET"),
