@@ -7,6 +7,7 @@ Each file runs in a process of its own, as the blocks set global providers.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -108,6 +109,13 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_what_the_readme_calls_missing_is_missing() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = re.findall(r"^- .*?: `tracedflow\.(\w+)`", text.partition("Not there yet")[2], re.MULTILINE)
+    assert missing
+    assert [name for name in missing if importlib.util.find_spec(f"tracedflow.{name}")] == []
 
 
 def test_the_readme_fits_on_a_few_screens() -> None:

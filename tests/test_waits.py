@@ -626,6 +626,26 @@ async def test_a_retry_after_an_answer_keeps_the_answer() -> None:
     assert await handler == [1, 2]
 
 
+async def test_a_failed_attempt_ends_the_waits_that_it_left_behind() -> None:
+    left: list[asyncio.Future[Answer]] = []
+
+    class Flow(Workflow):
+        @step(retry_policy=retry_policy(wait=wait_none(), stop=stop_after_attempt(2)))
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            if ctx.retry_info().retry_number == 0:
+                left.append(asyncio.ensure_future(ctx.wait_for_event(Answer, waiter_id="left behind")))
+                await asyncio.sleep(0)
+                raise ConnectionError
+            answer = await ctx.wait_for_event(Answer, waiter_id="of the retry")
+            return StopEvent(result=(answer.n, left[0].cancelled()))
+
+    handler = Flow(timeout=5).run()
+    while not left or len(handler.why().waits) != 1 or handler.why().waits[0].waiter_id != "of the retry":
+        await asyncio.sleep(0)
+    await handler.send_event(Answer(n=2))
+    assert await handler == (2, True)
+
+
 # slots
 
 

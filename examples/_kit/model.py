@@ -7,7 +7,6 @@ Every call opens a span by OpenTelemetry's GenAI conventions, under the span of 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib import import_module
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -41,11 +41,14 @@ def choose_model(environment: Mapping[str, str] = os.environ) -> Model:
 
 def introduce(model: Model) -> None:
     """Say which model answers; end the program with one sentence if it cannot."""
-    if isinstance(model, OpenAICompatibleModel) and not model.is_installed:
-        sys.exit(
-            f"{MODEL} asks for {model.name}, but the package `openai` is not installed. Install it, "
-            f"`pip install openai`, or unset {BASE_URL} for the scripted model."
-        )
+    if isinstance(model, OpenAICompatibleModel):
+        try:
+            import_module("openai")  # here, as it takes half a second, and in a step that would stop the event loop
+        except ImportError:
+            sys.exit(
+                f"{MODEL} asks for {model.name}, but the package `openai` is not installed. Install it, "
+                f"`pip install openai`, or unset {BASE_URL} for the scripted model."
+            )
     print(f"Model: {model.description}", flush=True)
 
 
@@ -67,16 +70,12 @@ def chat_span(provider: str, model: str, address: str | None = None) -> Iterator
 
 
 class OpenAICompatibleModel:
-    """Any server with an OpenAI-style `/chat/completions`. Needs the extra `openai`, which is imported at the first call."""
+    """Any server with an OpenAI-style `/chat/completions`. Needs the package `openai`, which is imported when it is used."""
 
     def __init__(self, base_url: str, api_key: str, model: str) -> None:
         self.name = model
         self.description = f"{model} at {base_url}"
         self._base_url, self._api_key = base_url, api_key
-
-    @property
-    def is_installed(self) -> bool:
-        return importlib.util.find_spec("openai") is not None
 
     async def complete(self, prompt: str) -> str:
         from openai import AsyncOpenAI  # an optional extra

@@ -13,8 +13,9 @@ from typing import Any
 from . import _factories
 from ._config import configure
 from ._live import accept_again, drain, queue_depths, runs
+from .collect import All, Collect, Take
 from .context import Context
-from .decorators import step
+from .decorators import catch_error, step
 from .errors import (
     ContextSerdeError,
     ContextStateError,
@@ -78,9 +79,11 @@ _factories.register("console", _edge("telemetry.console", "Console"))
 _factories.register("explainer", _edge("inspect.why", "explain", call=False))
 
 __all__ = [
+    "All",
     "AttemptCall",
     "AttemptRecord",
     "Chain",
+    "Collect",
     "Context",
     "ContextSerdeError",
     "ContextStateError",
@@ -104,6 +107,7 @@ __all__ = [
     "StepTimeoutError",
     "StopEvent",
     "StreamOffsetError",
+    "Take",
     "TracedflowError",
     "Workflow",
     "WorkflowCancelledByUser",
@@ -116,6 +120,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "WorkflowValidationError",
     "accept_again",
+    "catch_error",
     "configure",
     "drain",
     "runs",

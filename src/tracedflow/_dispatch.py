@@ -58,12 +58,15 @@ class Dispatcher:
         Each execution runs in a context of its own all the same.
         """
         runner = scope.runner
-        await self.dispatch(scope)
-        following = runner.take_next(scope)
-        while following is not None:
-            following.task = scope.task
-            await _in_context(runner.new_context(), self.dispatch(following))
-            following = runner.take_next(following)
+        try:
+            await self.dispatch(scope)
+            following = runner.take_next(scope)
+            while following is not None:
+                following.task = scope.task
+                await _in_context(runner.new_context(), self.dispatch(following))
+                following = runner.take_next(following)
+        except Exception as error:  # noqa: BLE001 - whatever a step raises is handled below this: it is the engine's own fault
+            runner.crashed(error)
 
     async def dispatch(self, scope: StepScope) -> None:
         """Take one step execution from its start to its end."""
@@ -85,7 +88,7 @@ class Dispatcher:
             scope.close()
             if scope.attempt == 0:  # a layer answered without calling the step
                 scope.end_attempt(scope.call.started_at, scope.call.queued, result, None, None)
-            runner.step_completed(scope, events_of(result))
+            runner.step_completed(scope, events_of(result), stream=isinstance(result, list))
 
     async def _attempts(self, call: StepCall) -> StepResult:
         """The attempt loop: the retry policy is asked here and nowhere else."""

@@ -29,7 +29,7 @@ def report_of(runner: Runner, state: str | None = None) -> RunReport:
         running=running,
         queued=queued,
         backing_off=backing_off,
-        joins=[_join(runner, step, name, buffer) for (step, name), buffer in run.buffers.items() if buffer.size],
+        joins=[*_joins(runner), *_slot_joins(runner)],
         waits=[_wait(run, wait, now) for wait in run.waits.values()],
         unclaimed=_unclaimed(runner),
         silent=dict(run.silent),
@@ -79,8 +79,24 @@ def _running(runner: Runner, execution: st.Execution, now: float) -> RunningStep
         execution=execution.id,
         attempt=scope.attempt if scope else execution.failures + 1,
         since=now - (scope.call.started_at if scope else execution.ready_at),
-        event_type=type(execution.inputs[0].event).__name__,
+        event_type=type(execution.inputs[0].event).__name__ if execution.inputs else "list",
     )
+
+
+def _joins(runner: Runner) -> list[JoinReport]:
+    return [_join(runner, step, name, buffer) for (step, name), buffer in runner.state.buffers.items() if buffer.size]
+
+
+def _slot_joins(runner: Runner) -> list[JoinReport]:
+    """Steps that join several parameters and lack some."""
+    found: list[JoinReport] = []
+    for (step, _), waiting in runner.state.slots.items():
+        kinds = [kind.__name__ for kind in runner.graph.slots(step) or ()]
+        has = {kind: len(slot) for kind, slot in zip(kinds, waiting, strict=True) if slot}
+        lacks = {kind: 1 for kind in kinds if kind not in has}
+        producers = {kind: runner.graph.producers(kind) for kind in lacks}
+        found.append(JoinReport(step=step, buffer="parameters", has=has, lacks=lacks, producers=producers))
+    return found
 
 
 def _join(runner: Runner, step: str, name: str, buffer: st.Buffer) -> JoinReport:

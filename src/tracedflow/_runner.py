@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, assert_never
 
 from . import _live
@@ -35,6 +36,7 @@ from .errors import (
 )
 from .events import (
     Event,
+    StepFailedEvent,
     StopEvent,
 )
 from .middleware import (
@@ -173,7 +175,7 @@ class Runner:
         """Attach a reader to the stream."""
         return EventStream(self.log, offset, expose_internal=expose_internal)
 
-    def step_completed(self, scope: StepScope, events: Sequence[Event]) -> None:
+    def step_completed(self, scope: StepScope, events: Sequence[Event], *, stream: bool = False) -> None:
         """Hear from the dispatcher that a step execution ended well."""
         call = scope.call
         try:
@@ -183,11 +185,11 @@ class Runner:
             self.step_failed(scope, error)
             return
         if self.settings.stepwise:
-            events = self.stepper.hold_back(events)
+            events, stream = self.stepper.hold_back(events), False
         silent = not events and not call.emitted and not call.collecting
         self._going_on = scope
         now = scope.ended_at = self.now()
-        self.apply(st.Complete(call.execution, events, now, call._outgoing, call.span_context, silent))
+        self.apply(st.Complete(call.execution, events, now, call._outgoing, call.span_context, stream, silent))
         self._forget(scope)
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
@@ -197,14 +199,39 @@ class Runner:
         elif scope.error is None:  # its result was refused, or a layer raised after it
             scope.outcome, scope.error = outcome_of_step(scope.call, None, error), error_type(error)
         self._forget(scope)
-        if self.is_over or isinstance(error, GeneratorExit):
+        if self.is_over or (isinstance(error, GeneratorExit) and not self.loop.is_running()):
             return
         if isinstance(error, asyncio.CancelledError):
             text = f"Run {self.run_id} of {self.call.workflow} was cancelled: the task of step `{scope.call.step}` was, from outside"
             self.finish(Ending(status="cancelled", error=WorkflowCancelledByUser(text), scope=scope))
             return
         annotate(error, scope)
+        if isinstance(error, Exception) and self._recover(scope, error):
+            return
         self.finish(Ending(status="failed", error=error, scope=scope, trace=error.__traceback__))
+
+    def crashed(self, error: Exception) -> None:
+        """Hear of a fault of the engine itself: the run must not wait for what will never come."""
+        error.add_note(f"a fault of tracedflow itself, in run {self.run_id} of {self.call.workflow}; please report it")
+        self.finish(Ending(status="failed", error=error, trace=error.__traceback__))
+
+    def _recover(self, scope: StepScope, error: Exception) -> bool:
+        """Give the failure to a `@catch_error` step, if there is one and its budget for this line of events is not used up."""
+        call, execution = scope.call, scope.execution
+        handler = self.graph.handler_for(call.step)
+        if handler is None or st.recoveries(execution).count(handler.name) >= handler.catch_error_max_recoveries:
+            return False
+        now = self.now()
+        event = StepFailedEvent(
+            step_name=call.step,
+            input_event=call.inputs[0] if call.inputs else Event(),
+            exception=error,
+            attempts=scope.attempt,
+            elapsed_seconds=now - (execution.first_started_at or now),
+            failed_at=datetime.fromtimestamp(now, UTC),
+        )
+        self.apply(st.Recover(execution.id, handler.name, event, now, call._outgoing, call.span_context))
+        return True
 
     def _forget(self, scope: StepScope) -> None:
         scope.write_record()
@@ -358,6 +385,7 @@ class Runner:
             self.parent.runner.children.add(self)
             self.parent.children = [*(self.parent.children or ()), self]
         self.task = self.loop.create_task(self.drive())
+        self.task.add_done_callback(self._end_unbegun)
 
     async def drive(self) -> None:
         """Take the run from its start to its end, through the `run` layers."""
@@ -369,7 +397,17 @@ class Runner:
             stop = await self.chain.run(self.call)
         except BaseException as caught:  # noqa: BLE001 - it is handed to whoever awaits the run
             error = caught
+            if isinstance(caught, asyncio.CancelledError) and not self.has_begun and self.ending is not None:
+                error = self.ending.error  # it waited for a permit, and `cancel` made the wait end
         self._conclude(stop, error)
+
+    def _end_unbegun(self, task: asyncio.Task[None]) -> None:
+        """Conclude a run whose task was cancelled before its first turn, so that `drive` never ran."""
+        if self.log.closed:
+            return
+        self.cancel("its task was, before it had begun", hard=True)
+        assert self.ending is not None
+        self._conclude(None, self.ending.error)
 
     async def _enter(self) -> None:
         gate = self.settings.gate
@@ -434,6 +472,7 @@ class Runner:
         self.permits.clear()
         if self._final_report is None:
             self._final_report = report_of(self, state=ending.status.replace("_", " "))
+        self.records.report = self._final_report
         if error is not None and self.abandoned:
             error.add_note(f"abandoned after cancellation: {', '.join(f'`{name}`' for name in self.abandoned)}")
         last = last_event(self, stop, error)

@@ -41,19 +41,26 @@ class BoundStep:
     event_name: str
     context_name: str | None
     is_async: bool
+    takes_one: bool  # one event: neither a list nor one of each of several
 
     def arguments(self, inputs: tuple[Event, ...], scope: StepScope) -> dict[str, Any]:
         """Return the keywords to call the function with."""
-        if self.context_name is None:
-            return {self.event_name: inputs[0]}
-        return {self.event_name: inputs[0], self.context_name: scope.context}
+        given: dict[str, Any] = {self.event_name: inputs[0]} if self.takes_one else self._joined(inputs)
+        if self.context_name is not None:
+            given[self.context_name] = scope.context
+        return given
+
+    def _joined(self, inputs: tuple[Event, ...]) -> dict[str, Any]:
+        if self.config.collection_param is not None:
+            return {self.config.collection_param: list(inputs)}
+        return dict(zip(self.config.event_parameters, inputs, strict=True))
 
 
 def bind(config: StepConfig, fn: Callable[..., Any]) -> BoundStep:
     """Bind a step to the function of an instance."""
-    return BoundStep(
-        config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, inspect.iscoroutinefunction(fn)
-    )
+    is_async = inspect.iscoroutinefunction(fn)
+    takes_one = config.collection_param is None and not config.is_multi_slot
+    return BoundStep(config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one)
 
 
 class StepScope:
@@ -96,7 +103,7 @@ class StepScope:
             origin=self._origin,
             enqueued_at=execution.ready_at,
             started_at=now,
-            headers=inputs[0].headers,
+            headers=inputs[0].headers if inputs else None,
         )
         queued = now - execution.ready_at
         if queued > 0:
@@ -156,6 +163,7 @@ class StepScope:
         timer = runner.state.seq + 1  # the reducer takes the next number for it
         began = runner.now()
         runner.apply(st.AttemptFailed(self.execution.id, delay, began))
+        self._leave_waits()
         if delay <= 0:
             return
         self.release_limit()
@@ -281,6 +289,11 @@ class StepScope:
             future.set_result(answer)
         return True
 
+    def _leave_waits(self) -> None:
+        """Cancel the waits of tasks that the step left behind: the reducer has closed them, so nobody answers."""
+        for future in tuple((self._parked or {}).values()):
+            future.cancel()
+
     def _pause_timeout(self) -> float | None:
         timeout = self._timeout
         when = timeout.when() if timeout is not None else None
@@ -346,8 +359,7 @@ class StepScope:
         """End for good: the Context can only send from now on."""
         self.ended = True
         self.release_limit()
-        for future in tuple((self._parked or {}).values()):  # of a task that the step left behind
-            future.cancel()
+        self._leave_waits()
         for helper in tuple(self.helpers or ()):
             helper.cancel("step ended")
 

@@ -27,8 +27,8 @@ _NOT_SAVED = {"span_context"}  # means something in its own process only
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        st.RunState, st.Envelope, st.Execution, st.Wait, st.Lane, st.Buffer, st.Tally, st.Drop,
-        st.Begin, st.Send, st.Collect, st.OpenWait, st.AbandonWait, st.Remember, st.Streamed, st.Complete, st.AttemptFailed,
+        st.RunState, st.Envelope, st.Execution, st.Wait, st.Lane, st.Buffer, st.Stream, st.Tally, st.Drop,
+        st.Begin, st.Send, st.Collect, st.OpenWait, st.AbandonWait, st.Remember, st.Streamed, st.Complete, st.Recover, st.AttemptFailed,
         st.Fire, st.End, st.Restart,
     )
 }  # fmt: skip
@@ -130,7 +130,7 @@ class _Saver:
     def encode(self, value: Any, path: str) -> Any:
         if value is None or isinstance(value, (bool, int, float)) or type(value) is str:
             return value
-        kind: Any = type(value)
+        kind = type(cast("object", value))
         if kind is st.Envelope and value.id:
             return self._envelope(value, path)
         if kind in _KINDS.values():

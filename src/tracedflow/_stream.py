@@ -79,7 +79,8 @@ class EventLog:
         if cursor in self._cursors:
             self._cursors.discard(cursor)
             cursor.wake()
-            self._interrupted = None if self.closed and cursor.offset >= self.end else cursor.offset
+            has_rest = self.gone <= cursor.offset and not (self.closed and cursor.offset >= self.end)
+            self._interrupted = cursor.offset if has_rest else None
             self._on_idle()
 
     def has(self, cursor: _Cursor) -> bool:
@@ -153,4 +154,5 @@ class EventStream(AsyncIterator[Event]):
 
     def __del__(self) -> None:
         # `break` in an `async for` drops the reader without closing it.
-        self._log.detach(self._cursor)
+        if hasattr(self, "_cursor"):  # not one whose offset was refused
+            self._log.detach(self._cursor)

@@ -105,12 +105,18 @@ class ThreadPool:
 
 def run_in_own_loop(main: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
     """Run a coroutine to its end in this thread, or, if an event loop runs here already, in a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _has_loop():
         return asyncio.run(main())
     with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="tracedflow-run") as executor:
         return executor.submit(lambda: asyncio.run(main())).result()
+
+
+def _has_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _post(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -7,10 +7,25 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
+from .collect import Collect
 from .errors import WorkflowValidationError
-from .events import Event
+from .events import Event, StepFailedEvent
 
 if TYPE_CHECKING:
     from .limits import Limiter
@@ -54,6 +69,14 @@ class StepConfig:
     event_name: str = ""
     return_types: list[type[Any]] = field(default_factory=list[type[Any]])
     is_fan_out: bool = False
+    bare_return_types: list[type[Any]] = field(default_factory=list[type[Any]])  # those not inside a list
+    list_return_types: list[type[Any]] = field(default_factory=list[type[Any]])  # those inside one
+    event_parameters: dict[str, list[type[Event]]] = field(default_factory=dict[str, list[type[Event]]])
+    collection_param: str | None = None
+    collection_policy: Collect | None = None
+    role: Literal["step", "catch_error"] = "step"
+    catch_error_for_steps: tuple[str, ...] | None = None  # None: any step
+    catch_error_max_recoveries: int = 1
     context_parameter: str | None = None
     context_state_type: type[Any] | None = None
     is_async: bool = True
@@ -63,6 +86,11 @@ class StepConfig:
     may_wait: bool = False  # its code names `wait_for_event`
     unresolved: str | None = None  # why the annotations could not be read yet
     namespace: Mapping[str, Any] | None = None  # names around the function, kept until they are
+
+    @property
+    def is_multi_slot(self) -> bool:
+        """Whether it waits for one event of each of several parameters."""
+        return len(self.event_parameters) > 1
 
     @property
     def place(self) -> str:
@@ -136,6 +164,51 @@ def step(func: FunctionT | None = None, /, **options: Any) -> FunctionT | Callab
         return target
 
     return decorate if func is None else decorate(func)
+
+
+@overload
+def catch_error(func: FunctionT, /) -> FunctionT: ...
+@overload
+def catch_error(*, for_steps: Sequence[str] | None = None, max_recoveries: int = 1) -> Callable[[FunctionT], FunctionT]: ...
+def catch_error(
+    func: FunctionT | None = None, /, *, for_steps: Sequence[str] | None = None, max_recoveries: int = 1
+) -> FunctionT | Callable[[FunctionT], FunctionT]:
+    """Make a method the handler of steps that failed for good: it takes a `StepFailedEvent` and returns what to go on with.
+
+    Args:
+        func: the function, when used bare as `@catch_error`.
+        for_steps: the names of the steps it handles; None: all that no other handler names.
+        max_recoveries: how often one line of events may be recovered by it; then the failure fails the run.
+
+    Raises:
+        WorkflowValidationError: the signature is not one of a handler, or an argument has a wrong value.
+    """
+    namespace = _names_around(2)
+
+    def decorate(target: FunctionT) -> FunctionT:
+        config = read_step(target, namespace, num_workers=1)
+        config.role = "catch_error"
+        config.catch_error_for_steps = _checked_steps(config, for_steps)
+        if isinstance(max_recoveries, bool) or not isinstance(cast("object", max_recoveries), int) or max_recoveries < 1:
+            raise config.problem(f"has max_recoveries={max_recoveries!r}; it must be an integer greater than 0")
+        config.catch_error_max_recoveries = max_recoveries
+        if config.unresolved is None and config.accepted_events != [StepFailedEvent]:
+            raise config.problem("handles errors, so its event parameter must be `StepFailedEvent`")
+        target._step_config = config  # type: ignore[attr-defined]
+        return target
+
+    return decorate if func is None else decorate(func)
+
+
+def _checked_steps(config: StepConfig, names: object) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise config.problem(f"has for_steps={names!r}; it must be a list of step names")
+    listed = cast("Sequence[object]", names)
+    if not listed or not all(isinstance(name, str) for name in listed):
+        raise config.problem(f"has for_steps={names!r}; it must be a list of step names")
+    return tuple(str(name) for name in listed)
 
 
 def read_step(fn: StepFunction, namespace: Mapping[str, Any], **options: Any) -> StepConfig:
@@ -226,8 +299,7 @@ def _read_signature(config: StepConfig, hints: Mapping[str, Any]) -> None:
     for name in inspect.signature(config.fn).parameters:
         if name in hints:
             _read_parameter(config, name, hints[name])
-    if not config.accepted_events:
-        raise config.problem("needs a parameter annotated with an event class, such as `ev: StartEvent`")
+    _check_parameters(config)
     if "return" not in hints:
         raise config.problem("needs a return annotation, such as `-> StopEvent` or `-> None`")
     config.return_types = _read_return(config, hints["return"])
@@ -235,20 +307,54 @@ def _read_signature(config: StepConfig, hints: Mapping[str, Any]) -> None:
 
 def _read_parameter(config: StepConfig, name: str, hint: Any) -> None:
     if get_origin(hint) is Annotated:
-        return  # resources and collection policies are read by the layers that own them
+        base, *marks = get_args(hint)
+        policy = next((mark for mark in marks if isinstance(mark, Collect)), None)
+        if policy is None:
+            return
+        if get_origin(base) is not list:
+            raise config.problem(
+                f"marks `{name}` with Collect, which is for a list of events; annotate it `Annotated[list[...], Collect(...)]`"
+            )
+        config.collection_policy = policy
+        hint = base
+    _read_event_parameter(config, name, hint)
+
+
+def _read_event_parameter(config: StepConfig, name: str, hint: Any) -> None:
     origin = get_origin(hint) or hint
     if getattr(origin, "__tracedflow_context__", False):
         config.context_parameter = name
         state = get_args(hint)
         config.context_state_type = state[0] if state and isinstance(state[0], type) else None
         return
-    if origin is list and any(_is_event(member) for member in _members(get_args(hint)[0])):
-        raise config.problem(f"takes `{name}` as a list of events; use ctx.collect_events in a step that takes one event")
+    if origin is list and get_args(hint) and any(_is_event(member) for member in _members(get_args(hint)[0])):
+        config.collection_param = name
+        config.collection_policy = config.collection_policy or Collect()
+        hint = get_args(hint)[0]
     accepted = [member for member in _members(hint) if _is_event(member)]
-    if accepted and config.accepted_events:
-        raise config.problem(f"has two event parameters, `{config.event_name}` and `{name}`; use a union in one parameter")
     if accepted:
-        config.accepted_events, config.event_name = accepted, name
+        config.event_parameters[name] = accepted
+        config.event_name = config.event_name or name
+        config.accepted_events = [*config.accepted_events, *accepted]
+
+
+def _check_parameters(config: StepConfig) -> None:
+    """Several event parameters are a join with one slot each: then each is one class, and none is a list."""
+    if not config.event_parameters:
+        raise config.problem("needs a parameter annotated with an event class, such as `ev: StartEvent`")
+    if not config.is_multi_slot:
+        return
+    if config.collection_param is not None:
+        raise config.problem(
+            f"takes the list `{config.collection_param}` and also other events; take the list alone, and the rest from the store"
+        )
+    for name, kinds in config.event_parameters.items():
+        if len(kinds) > 1:
+            raise config.problem(
+                f"joins {len(config.event_parameters)} event parameters, and `{name}` is a union; give each parameter one class"
+            )
+    if len(set(config.accepted_events)) < len(config.accepted_events):
+        raise config.problem("joins two parameters of the same event class; use `list[...]` or ctx.collect_events for several of one class")
 
 
 def _read_return(config: StepConfig, hint: Any) -> list[type[Any]]:
@@ -256,9 +362,11 @@ def _read_return(config: StepConfig, hint: Any) -> list[type[Any]]:
     for member in _members(hint):
         if get_origin(member) is list:
             config.is_fan_out = True
+            config.list_return_types.extend(_members(get_args(member)[0]))
             returned.extend(_members(get_args(member)[0]))
         elif member is not type(None):
             returned.append(member)
+            config.bare_return_types.append(member)
     return returned
 
 

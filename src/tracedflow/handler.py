@@ -89,8 +89,6 @@ class WorkflowHandler(asyncio.Future[RunResultT], Generic[RunResultT]):
             return
         self._runner.cancel("cancel_run() was called")
         await asyncio.wait([self], timeout=timeout)
-        if self.done() and not self.cancelled():
-            self.exception()  # the caller knows: not "never retrieved"
 
     def cancel(self, msg: Any | None = None) -> bool:
         """End the run as a task is cancelled: awaiting it raises `asyncio.CancelledError`. False if it is over."""
@@ -138,6 +136,8 @@ class WorkflowHandler(asyncio.Future[RunResultT], Generic[RunResultT]):
             super().cancel()
         else:
             self.set_exception(error)
+            if isinstance(error, WorkflowCancelledByUser):
+                self.exception()  # no failure: not "never retrieved", whoever cancelled it
 
 
 def launch(runner: Runner) -> WorkflowHandler[Any]:

@@ -69,12 +69,18 @@ class RecordLog(Sequence[AttemptRecord]):
     tuples for each, a chain of 10,000 steps took a third longer.
     """
 
-    __slots__ = ("_rows", "_run_id", "_workflow")
+    __slots__ = ("_rows", "_run_id", "_workflow", "report")
 
     def __init__(self, run_id: str, workflow: str, kept: int | None) -> None:
         self._run_id = run_id
         self._workflow = workflow
         self._rows: deque[Row] = deque(maxlen=kept)
+        self.report: RunReport | None = None  # the last word on the run, when it is over
+
+    @property
+    def run_id(self) -> str:
+        """The run that these are of."""
+        return self._run_id
 
     def append(self, row: Row) -> None:
         """Add one attempt."""

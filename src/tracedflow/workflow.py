@@ -6,8 +6,11 @@ import asyncio
 import inspect
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, cast
 
 from pydantic import BaseModel, ValidationError
@@ -30,6 +33,7 @@ from .events import BUILT_IN_EVENTS, Event, StartEvent, StopEvent
 from .handler import WorkflowHandler, launch
 from .limits import Limit
 from .middleware import Middleware, RunCall
+from .records import RecordLog
 from .types import RunResultT
 
 DEFAULT_TIMEOUT = 45.0  # seconds
@@ -137,8 +141,10 @@ class Workflow(Generic[RunResultT]):
         self._gate = None if runs is None else Limit(f"runs of {self.workflow_name}", concurrency=runs)
         self._instance_steps: dict[str, StepFunction] = {}
         self._graph: Graph | None = None
+        self._version: dict[tuple[str, ...], Graph] = {}  # the class's `_checked` when it was built: another one, other steps
         self._bound: dict[str, BoundStep] | None = None
         self._dispatcher: Dispatcher | None = None
+        self._last_records: RecordLog | None = None  # of the run started last, for drawing: no payload in them
         self._fold_lock = threading.Lock()
         for layer in self._middleware:
             check_layer(layer)
@@ -183,27 +189,36 @@ class Workflow(Generic[RunResultT]):
     def _checked_graph(self) -> Graph:
         """Return the validated graph; the check is made once for a class, its skipped checks and its attached steps."""
         self._ready()
-        if self._graph is not None:
-            return self._graph
         cls = type(self)
+        if self._graph is not None and self._version is cls._checked:
+            return self._graph
         cached = None if self._instance_steps else cls._checked.get(self._skipped)
         graph = cached or self._built_graph()
         if cached is None and not self._disable_validation:
             graph.validate(self._skipped)
             if not self._instance_steps:
                 cls._checked[self._skipped] = graph
-        self._graph = graph
+        self._graph, self._version, self._bound = graph, cls._checked, None
         return graph
 
     def _built_graph(self) -> Graph:
-        functions = {**self._class_steps(), **self._instance_steps}
+        return self._graph_of_class(self._instance_steps, self._name)
+
+    @classmethod
+    def _graph_of_class(cls, attached: Mapping[str, StepFunction] = MappingProxyType({}), name: str | None = None) -> Graph:
+        """Return the graph of the class, with what is attached to one instance of it; not validated."""
+        functions = {**cls._class_steps(), **attached}
         configs: dict[str, StepConfig] = {}
+        unreadable: list[str] = []
         for name, function in functions.items():
-            config = config_of(function)
-            assert config is not None
-            config.settle()
-            configs[name] = config
-        return Graph(type(self).__qualname__ if self._name is None else self._name, _place_of(type(self)), configs)
+            config = configs[name] = cast("StepConfig", config_of(function))
+            try:
+                config.settle()
+            except WorkflowValidationError as error:
+                unreadable.append(str(error))
+        if unreadable:
+            raise WorkflowValidationError("\n".join(unreadable))
+        return Graph(cls.__qualname__ if name is None else name, partial(_place_of, cls), configs)
 
     def _bound_steps(self, graph: Graph) -> dict[str, BoundStep]:
         if self._bound is None:
@@ -230,7 +245,7 @@ class Workflow(Generic[RunResultT]):
             WorkflowConfigurationError, WorkflowValidationError: as the constructor does.
         """
         self._ready()
-        graph = self._graph or self._built_graph()
+        graph = self._built_graph()
         graph.validate(self._skipped)
         return graph.takes_human_input
 
@@ -291,7 +306,7 @@ class Workflow(Generic[RunResultT]):
         loop = _running_loop(type(self).__qualname__)
         options = options or RunOptions()
         context = self._context_for(ctx)
-        saved, context._saved = context._saved, None
+        saved = context._saved
         event = saved.start_event if saved is not None else self._start_event(graph, start_event, kwargs)
         outer = current_scope.get()
         parent = outer if outer is not None and options.parent is _FROM_STEP and _is_live_on(outer, loop) else None
@@ -324,7 +339,10 @@ class Workflow(Generic[RunResultT]):
         )
         state = saved.state if saved is not None else st.new_state(call.run_id, self._slots())
         runner = Runner(self, graph, self._folded(), call, state, settings, context, parent)
-        return launch(runner)
+        handler = launch(runner)
+        self._last_records = runner.records
+        context._saved = None  # only now: a run that could not start leaves it to the next
+        return handler
 
     def run_sync(self, ctx: Context[Any] | None = None, start_event: StartEvent | None = None, **kwargs: Any) -> RunResultT:
         """Run to the end and return the result, without an event loop of one's own.
@@ -342,7 +360,8 @@ class Workflow(Generic[RunResultT]):
             if not isinstance(cast("object", given), StartEvent):
                 raise ValueError(f"start_event must be a StartEvent, not {given!r} of type {type(given).__name__}")
             if fields:
-                raise WorkflowRuntimeError(f"run() got a start_event and also the fields {', '.join(fields)}; put them into the event")
+                text = f"run() got a start_event and also the fields {', '.join(fields)}, which are ignored; put them into the event"
+                warnings.warn(text, UserWarning, stacklevel=3)
             return given
         try:
             return graph.start_event(**fields)

@@ -29,6 +29,7 @@ from ._inputs import (
     Fire,
     Input,
     OpenWait,
+    Recover,
     Remember,
     Restart,
     Send,
@@ -45,12 +46,13 @@ from ._model import (
     Routes,
     RunState,
     Status,
+    Stream,
     Tally,
     Wait,
     is_over,
     new_state,
 )
-from ._reduce import reduce
+from ._reduce import recoveries, reduce
 
 __all__ = [
     "DROPS_KEPT",
@@ -77,6 +79,7 @@ __all__ = [
     "Lane",
     "OpenWait",
     "Publish",
+    "Recover",
     "Remember",
     "Restart",
     "Resume",
@@ -87,10 +90,12 @@ __all__ = [
     "SetTimer",
     "Start",
     "Status",
+    "Stream",
     "Streamed",
     "Tally",
     "Wait",
     "is_over",
     "new_state",
+    "recoveries",
     "reduce",
 ]

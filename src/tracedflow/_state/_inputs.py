@@ -95,7 +95,20 @@ class Complete:
     at: float
     headers: Mapping[str, str] | None = None
     span_context: object | None = None
+    stream: bool = False  # it returned a list: the events are the members of a stream
     silent: bool = False  # it sent nothing, returned None and is not part of a join
+
+
+@dataclass(slots=True, eq=False)
+class Recover:
+    """A step execution failed for good, and a `@catch_error` step takes over."""
+
+    execution: int
+    handler: str
+    event: Event
+    at: float
+    headers: Mapping[str, str] | None = None
+    span_context: object | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -129,4 +142,6 @@ class Restart:
     at: float
 
 
-Input: TypeAlias = Begin | Send | Collect | OpenWait | AbandonWait | Remember | Streamed | Complete | AttemptFailed | Fire | End | Restart
+Input: TypeAlias = (
+    Begin | Send | Collect | OpenWait | AbandonWait | Remember | Streamed | Complete | Recover | AttemptFailed | Fire | End | Restart
+)

@@ -27,7 +27,9 @@ def collect(state: RunState, asked: Collect, out: list[Command]) -> None:
         out.append(Joining(execution.id, type(asked.event), asked.buffer, buffer.size, len(asked.expected)))
         return
     for envelope in collected:
-        state.tally(type(envelope.event)).collected += 1
+        if not envelope.collected:  # one event may be in several buffers
+            envelope.collected = True
+            state.tally(type(envelope.event)).collected += 1
     out.append(Joined(execution.id, collected))
     if buffer.size == 0:
         del state.buffers[slot]
@@ -37,7 +39,8 @@ def _envelope_of(execution: Execution, event: Event) -> Envelope:
     for envelope in execution.inputs:
         if envelope.event is event:
             return envelope
-    return Envelope(0, event, execution.ready_at, execution.id, execution.step, taken=True)  # made by the step itself
+    # Made by the step itself: it was never sent, and does not count.
+    return Envelope(0, event, execution.ready_at, execution.id, execution.step, taken=True, collected=True)
 
 
 def _full_set(buffer: Buffer) -> list[Envelope] | None:

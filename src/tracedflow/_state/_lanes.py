@@ -67,3 +67,18 @@ def wake(state: RunState, execution: Execution, parked_on: int, answer: Envelope
         return
     lane.resuming.append((execution.id, parked_on, answer))
     pump(state, lane, out)
+
+
+def admit(state: RunState, step: str, inputs: tuple[Envelope, ...], at: float, scopes: tuple[int, ...], out: list[Command]) -> Execution:
+    """Make a step execution: it starts if there is a slot and nothing before it, else it queues."""
+    execution = Execution(state.next_id(), step, inputs, at, scopes)
+    state.executions[execution.id] = execution
+    if scopes:
+        state.streams[scopes[-1]].live += 1
+    lane = state.lanes[step]
+    if lane.in_use < lane.slots and not lane.ready and not lane.resuming:
+        start(state, lane, execution, out)
+    else:
+        state.queued += 1
+        lane.ready.append(execution.id)
+    return execution

@@ -16,8 +16,31 @@ DROPS_KEPT = 100
 class Routes(Protocol):
     """The static facts about a graph that the reducer asks for."""
 
+    has_joins: bool
+    """Whether a step returns a list, takes a list, or joins several parameters."""
+
     def takers(self, event: type[Event], /) -> tuple[str, ...]:
-        """Return the names of the steps that take events of this class."""
+        """Return the names of the steps that take events of this class, one by one."""
+        ...
+
+    def collectors(self, event: type[Event], /) -> tuple[str, ...]:
+        """Return the names of the steps that take events of this class as a list."""
+        ...
+
+    def take(self, step: str, /) -> int | None:
+        """Return how many events a collecting step needs; None: all that can come."""
+        ...
+
+    def slots(self, step: str, /) -> tuple[type[Event], ...] | None:
+        """Return the classes that a step joins, one of each; None: it takes one event."""
+        ...
+
+    def slot(self, step: str, event: type[Event], /) -> int:
+        """Return which of the classes that a step joins an event fills."""
+        ...
+
+    def closed_by(self, step: str, /) -> tuple[str, ...]:
+        """Return the collecting steps that a stream opened by this step feeds."""
         ...
 
     def near_miss(self, event: type[Event], /) -> str | None:
@@ -37,6 +60,9 @@ class Envelope:
     headers: Mapping[str, str] | None = None
     span_context: object | None = None
     taken: bool = False  # a step started with it, or a wait was answered by it
+    collected: bool = False  # it was in a full set of a join, of one at least
+    scopes: tuple[int, ...] = ()  # the streams that it is a member of, outermost first
+    recoveries: tuple[str, ...] = ()  # the error handlers that its line of events has been through
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +73,7 @@ class Execution:
     step: str
     inputs: tuple[Envelope, ...]
     ready_at: float  # since when it could run, if there were a slot
+    scopes: tuple[int, ...] = ()
     phase: Literal["queued", "running", "parked", "backoff"] = "queued"
     holds_slot: bool = False
     failures: int = 0
@@ -103,6 +130,18 @@ class Buffer:
 
 
 @dataclass(slots=True, eq=False)
+class Stream:
+    """What a step that returned a list opened: it closes when everything that follows from the list has ended."""
+
+    id: int
+    producer: str
+    outer: tuple[int, ...]
+    live: int = 0  # executions in it, streams inside it, and whoever opens it
+    members: dict[str, list[Envelope]] = field(default_factory=dict[str, list[Envelope]])  # by collecting step
+    fired: set[str] = field(default_factory=set[str])
+
+
+@dataclass(slots=True, eq=False)
 class Tally:
     """What became of the events of one type."""
 
@@ -140,6 +179,10 @@ class RunState:
     waits: dict[int, Wait] = field(default_factory=dict[int, Wait])
     backoffs: dict[int, int] = field(default_factory=dict[int, int])  # timer -> execution
     buffers: dict[tuple[str, str], Buffer] = field(default_factory=dict[tuple[str, str], Buffer])
+    streams: dict[int, Stream] = field(default_factory=dict[int, Stream])
+    slots: dict[tuple[str, tuple[int, ...]], list[deque[Envelope]]] = field(
+        default_factory=dict[tuple[str, tuple[int, ...]], list[deque[Envelope]]]
+    )
     held: dict[type[Event], deque[Envelope]] = field(default_factory=dict[type[Event], deque[Envelope]])
     awaited_types: set[type[Event]] = field(default_factory=set[type[Event]])
     tallies: dict[type[Event], Tally] = field(default_factory=dict[type[Event], Tally])
@@ -164,7 +207,10 @@ class RunState:
         """Yield every event that was sent and has no fate yet, once each."""
         seen: set[int] = set()
         queued = (envelope for execution in self.executions.values() for envelope in execution.inputs)
-        for envelope in (*queued, *(envelope for box in self.held.values() for envelope in box)):
+        held = (envelope for box in self.held.values() for envelope in box)
+        collected = (envelope for stream in self.streams.values() for members in stream.members.values() for envelope in members)
+        joined = (envelope for slots in self.slots.values() for slot in slots for envelope in slot)
+        for envelope in (*queued, *held, *collected, *joined):
             if not envelope.taken and envelope.id not in seen:
                 seen.add(envelope.id)
                 yield envelope

@@ -17,14 +17,16 @@ from ._inputs import (
     Fire,
     Input,
     OpenWait,
+    Recover,
     Remember,
     Restart,
     Send,
     Streamed,
 )
 from ._joins import collect
-from ._lanes import park, pump, start, wake
+from ._lanes import admit, park, pump, wake
 from ._model import HELD_PER_TYPE, Drop, Envelope, Execution, Routes, RunState, Status, is_over
+from ._streams import fill_slot, gather, leave, open_stream
 from ._waits import abandon_wait, answer, close_waits, matching_wait, open_wait
 
 
@@ -38,6 +40,8 @@ def reduce(state: RunState, happened: Input, routes: Routes) -> list[Command]:
             _complete(state, happened, routes, out)
         case Send():
             _send(state, happened, routes, out)
+        case Recover():
+            _recover(state, happened, routes, out)
         case Collect():
             collect(state, happened, out)
         case Begin():
@@ -74,6 +78,7 @@ def _send(state: RunState, sent: Send, routes: Routes, out: list[Command]) -> No
     if source is not None:
         source.sends += 1
     envelope = Envelope(state.next_id(), sent.event, sent.at, sent.source, sent.source_step, sent.headers, sent.span_context)
+    envelope.recoveries = recoveries(source) if source is not None else ()
     takers = (sent.target,) if sent.target is not None else routes.takers(type(sent.event))
     _route(state, envelope, takers, routes, out)
 
@@ -87,12 +92,25 @@ def _complete(state: RunState, done: Complete, routes: Routes, out: list[Command
         lane.in_use -= 1
     if done.silent:
         state.silent[execution.step] = state.silent.get(execution.step, 0) + 1
+    scopes = execution.scopes
+    stream = open_stream(state, execution.step, scopes) if done.stream else None
+    if stream is not None:
+        scopes = (*scopes, stream.id)
+    recovered = recoveries(execution)
     for event in done.events:
         envelope = Envelope(state.next_id(), event, done.at, execution.id, execution.step, done.headers, done.span_context)
         if isinstance(event, StopEvent):
             _stop(state, envelope, out)
             return
+        if scopes:
+            envelope.scopes = scopes
+        if recovered:
+            envelope.recoveries = recovered
         _route(state, envelope, routes.takers(type(event)), routes, out)
+    if scopes:
+        leave(state, scopes, done.at, routes, out)
+    if stream is not None and execution.scopes:
+        leave(state, execution.scopes, done.at, routes, out)
     if lane.ready or lane.resuming:
         pump(state, lane, out)
 
@@ -114,18 +132,15 @@ def _route(state: RunState, envelope: Envelope, takers: tuple[str, ...], routes:
     kind = type(event)
     state.tally(kind).sent += 1
     wait = matching_wait(state, event) if state.waits else None
-    out.append(Routed(envelope, takers, wait is not None))
+    collecting = routes.collectors(kind) if envelope.scopes and routes.has_joins else ()
+    out.append(Routed(envelope, (*takers, *collecting), wait is not None))
     if state.questions and isinstance(event, HumanResponseEvent) and (takers or wait):
         state.questions -= 1
     for name in takers:
-        execution = Execution(state.next_id(), name, (envelope,), envelope.at)
-        state.executions[execution.id] = execution
-        lane = state.lanes[name]
-        if lane.in_use < lane.slots and not lane.ready and not lane.resuming:
-            start(state, lane, execution, out)
-        else:
-            state.queued += 1
-            lane.ready.append(execution.id)
+        _admit_to(state, envelope, name, routes, out)
+    for name in collecting:
+        gather(state, envelope, name, routes, out)
+    takers = (*takers, *collecting)
     if wait is not None:
         answer(state, wait, envelope, out)
     if isinstance(event, InputRequiredEvent):
@@ -136,6 +151,39 @@ def _route(state: RunState, envelope: Envelope, takers: tuple[str, ...], routes:
             state.tally(kind).streamed += 1
     elif not takers and wait is None:
         _hold(state, envelope, routes, out)
+
+
+def _admit_to(state: RunState, envelope: Envelope, step: str, routes: Routes, out: list[Command]) -> None:
+    kinds = routes.slots(step) if routes.has_joins else None
+    if kinds is None:
+        admit(state, step, (envelope,), envelope.at, envelope.scopes, out)
+    else:
+        fill_slot(state, envelope, step, len(kinds), routes.slot(step, type(envelope.event)), out)
+
+
+def recoveries(execution: Execution) -> tuple[str, ...]:
+    """Return the handlers that the longest line of events behind an execution has been through."""
+    if len(execution.inputs) == 1:
+        return execution.inputs[0].recoveries
+    return max((envelope.recoveries for envelope in execution.inputs), key=len, default=())
+
+
+def _recover(state: RunState, failed: Recover, routes: Routes, out: list[Command]) -> None:
+    """End a failed execution and give its failure to the handler, which takes its place in its stream."""
+    execution = state.executions.pop(failed.execution)
+    close_waits(state, execution.id, out)
+    lane = state.lanes[execution.step]
+    if execution.holds_slot:
+        lane.in_use -= 1
+    envelope = Envelope(state.next_id(), failed.event, failed.at, execution.id, execution.step, failed.headers, failed.span_context)
+    envelope.scopes = execution.scopes
+    envelope.recoveries = (*recoveries(execution), failed.handler)
+    state.tally(type(failed.event)).sent += 1
+    out.append(Routed(envelope, (failed.handler,), False))
+    admit(state, failed.handler, (envelope,), failed.at, execution.scopes, out)
+    if execution.scopes:
+        leave(state, execution.scopes, failed.at, routes, out)
+    pump(state, lane, out)
 
 
 def _attempt_failed(state: RunState, failed: AttemptFailed, out: list[Command]) -> None:

@@ -132,6 +132,11 @@ class StepCall:
         """The input event of a step that takes one."""
         return self.inputs[0]
 
+    @property
+    def event_type(self) -> str:
+        """The class name of the first input event; of a list without members, `list`."""
+        return type(self.inputs[0]).__name__ if self.inputs else "list"
+
 
 @dataclass(slots=True, kw_only=True)
 class AttemptCall:

@@ -55,7 +55,7 @@ class _Shield(Generic[CallT, ResultT]):
             result = await self._inner(call)
         except GeneratorExit:
             if watching is not None:
-                watching.close()
+                self._quit(watching)
             raise
         except BaseException as caught:  # noqa: BLE001 - shown to the observer, then raised again below
             error = caught
@@ -167,7 +167,9 @@ class Chain:
         for name, listen in self._listeners(type(notice)):
             try:
                 listen(notice)
-            except Exception as error:  # noqa: BLE001 - a listener's bug must not reach the run
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - a listener's bug must not reach the run
                 self._report(notice, name, f"raised on {type(notice).__name__}", error)
 
     def _report(self, about: RunCall | StepCall | AttemptCall | Notice, name: str, what: str, error: BaseException | str) -> None:

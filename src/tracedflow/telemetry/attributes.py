@@ -37,7 +37,7 @@ def of_run(call: RunCall) -> Attributes:
 
 def of_step(base: Attributes, call: StepCall) -> Attributes:
     """Return what a step span has from its start, where samplers see it; `base` is what every span of the run has."""
-    attributes: Attributes = {**base, names.STEP_NAME: call.step, names.EVENT_TYPE: type(call.inputs[0]).__name__}
+    attributes: Attributes = {**base, names.STEP_NAME: call.step, names.EVENT_TYPE: call.event_type}
     attributes[names.STEP_QUEUE_WAIT] = call.started_at - call.enqueued_at
     attributes[names.CODE_FUNCTION_NAME] = call.config.code_name
     if call.max_attempts is not None:

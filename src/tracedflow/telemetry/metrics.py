@@ -314,7 +314,7 @@ class Metrics(Observer):
         if call.attempts > counted:  # else it ended between two attempts, or before the first
             _attempt_counter(families, step, outcome, error).inc()
         if call.collecting or call.collected:
-            families.events(call.workflow, type(call.event).__name__, names.COLLECTED_ACTION).inc()
+            families.events(call.workflow, call.event_type, names.COLLECTED_ACTION).inc()
         if call.limit_waits or call.measurements:
             _count_details(families, call)
 

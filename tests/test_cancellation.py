@@ -1,0 +1,455 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from typing import Any
+
+import pytest
+
+from tracedflow import (
+    Context,
+    Event,
+    Middleware,
+    StartEvent,
+    StepCall,
+    StopEvent,
+    Workflow,
+    WorkflowCancelledByUser,
+    WorkflowDone,
+    WorkflowHandler,
+    WorkflowTimeoutError,
+    runs,
+    step,
+)
+from tracedflow.errors import ContextStateError
+from tracedflow.events import WorkflowCancelledEvent, WorkflowFailedEvent
+from tracedflow.middleware import StepNext, StepResult
+
+
+class Item(Event):
+    n: int = 0
+
+
+class Never(Event):
+    pass
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+class Stuck(Workflow):
+    """One step that never ends by itself and tells when it begins and when it cleans up."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.begun = asyncio.Event()
+        self.cleaned: list[str] = []
+
+    @step
+    async def stuck(self, ev: StartEvent) -> StopEvent:
+        self.begun.set()
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0)
+            self.cleaned.append("cleaned")
+        return StopEvent()
+
+
+class Reasons(Middleware):
+    """Keeps how each step execution ended, and why it was cancelled."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[str, str | None]] = {}
+
+    async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+        try:
+            return await call_next(call)
+        except BaseException as error:
+            self.seen[call.step] = (type(error).__name__, call.cancel_reason)
+            raise
+
+
+# by whom
+
+
+async def test_cancel_run_ends_the_run_and_its_cleanup_runs_first() -> None:
+    reasons = Reasons()
+    flow = Stuck(middleware=[reasons])
+    handler = flow.run(run_id="run-c")
+    await flow.begun.wait()
+    await handler.cancel_run()
+    assert handler.done()
+    assert flow.cleaned == ["cleaned"]
+    with pytest.raises(WorkflowCancelledByUser, match="run-c"):
+        await handler
+    assert not handler.cancelled()
+    assert reasons.seen == {"stuck": ("CancelledError", "cancelled")}
+    assert [record.outcome for record in handler.record] == ["cancelled"]
+
+
+async def test_cancel_ends_the_run_as_a_task_is_cancelled() -> None:
+    flow = Stuck()
+    handler = flow.run()
+    await flow.begun.wait()
+    assert handler.cancel() is True
+    with pytest.raises(asyncio.CancelledError):
+        await handler
+    assert handler.cancelled()
+    assert flow.cleaned == ["cleaned"]
+    assert handler.cancel() is False
+
+
+async def test_a_wait_for_that_times_out_cancels_the_run() -> None:
+    flow = Stuck()
+    handler = flow.run()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(handler, 0.01)
+    assert flow.cleaned == ["cleaned"]
+
+
+async def test_a_task_that_awaits_the_handler_takes_the_run_with_it() -> None:
+    flow = Stuck()
+    handlers: list[WorkflowHandler[Any]] = []
+
+    async def main() -> None:
+        handlers.append(flow.run())
+        await handlers[0]
+
+    task = asyncio.create_task(main())
+    await flow.begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait(handlers)
+    assert flow.cleaned == ["cleaned"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "cancel_run"])
+async def test_a_run_may_be_cancelled_before_it_has_begun(how: str) -> None:
+    flow = Stuck()
+    handler = flow.run()
+    if how == "cancel":
+        handler.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(handler), 1)
+    else:
+        await handler.cancel_run(timeout=1)
+        with pytest.raises(WorkflowCancelledByUser):
+            await asyncio.wait_for(handler, 1)
+    assert handler.done()
+    assert not flow.begun.is_set()
+    events = [event async for event in handler.stream_events()]
+    assert [type(event) for event in events] == [WorkflowCancelledEvent]
+    assert handler not in runs()
+
+
+async def test_a_run_that_waits_behind_num_concurrent_runs_can_be_cancelled_and_leaves_its_place() -> None:
+    flow = Stuck(num_concurrent_runs=1)
+    first, second, third = flow.run(), flow.run(), flow.run()
+    await flow.begun.wait()
+    await second.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser):
+        await second
+    flow.begun.clear()
+    await first.cancel_run()
+    await asyncio.wait_for(flow.begun.wait(), 1)
+    await third.cancel_run()
+    assert flow.cleaned == ["cleaned"] * 2
+
+
+async def test_cancelling_a_run_that_is_over_does_nothing() -> None:
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=1)
+
+    handler = Flow().run()
+    await handler
+    await handler.cancel_run()
+    assert handler.cancel() is False
+    assert await handler == 1
+
+
+async def test_the_stream_of_a_cancelled_run_ends_with_an_event_that_says_so() -> None:
+    flow = Stuck()
+    handler = flow.run()
+    await flow.begun.wait()
+
+    async def read() -> list[Event]:
+        return [event async for event in handler.stream_events()]
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    await handler.cancel_run()
+    assert [type(event) for event in await asyncio.wait_for(reading, 1)] == [WorkflowCancelledEvent]
+
+
+async def test_a_run_that_was_cancelled_takes_no_more_events() -> None:
+    flow = Stuck()
+    handler = flow.run()
+    await flow.begun.wait()
+    await handler.cancel_run()
+    with pytest.raises(WorkflowDone):
+        await handler.send_event(Item())
+
+
+async def test_cancelling_the_task_of_a_step_from_outside_cancels_the_run() -> None:
+    tasks: list[asyncio.Task[Any]] = []
+
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.append(task)
+            await forever()
+            return StopEvent()
+
+    handler = Flow().run()
+    while not tasks:
+        await asyncio.sleep(0)
+    tasks[0].cancel()
+    with pytest.raises(WorkflowCancelledByUser, match="`only`"):
+        await handler
+
+
+async def test_a_step_may_cancel_its_own_run() -> None:
+    class Flow(Workflow):
+        handler: WorkflowHandler[Any]
+
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            self.handler.cancel()
+            await asyncio.sleep(0)
+            return StopEvent()
+
+    flow = Flow()
+    flow.handler = flow.run()
+    with pytest.raises(asyncio.CancelledError):
+        await flow.handler
+
+
+# siblings
+
+
+class Siblings(Workflow):
+    """Two branches: one ends the run in the way asked for, when the other has begun."""
+
+    def __init__(self, how: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.how = how
+        self.other_has_begun = asyncio.Event()
+        self.cleaned: list[str] = []
+
+    @step
+    async def fork(self, ctx: Context, ev: StartEvent) -> Item | None:
+        ctx.send_event(Item(n=0))
+        ctx.send_event(Item(n=1))
+        return None
+
+    @step
+    async def branch(self, ctx: Context, ev: Item) -> StopEvent:
+        if ev.n == 0:
+            self.other_has_begun.set()
+            try:
+                if self.how == "parked":
+                    await ctx.wait_for_event(Never)
+                await forever()
+            finally:
+                self.cleaned.append("cleaned")
+        await self.other_has_begun.wait()
+        await asyncio.sleep(0)
+        if self.how == "time out":
+            await forever()
+        if self.how == "stop":
+            return StopEvent(result="stopped")
+        raise ConnectionError("the other one")
+
+
+@pytest.mark.parametrize("how", ["fail", "parked"])
+async def test_a_failure_cancels_the_siblings_and_tells_them_why(how: str) -> None:
+    reasons = Reasons()
+    flow = Siblings(how, middleware=[reasons])
+    handler = flow.run()
+    with pytest.raises(ConnectionError):
+        await handler
+    assert flow.cleaned == ["cleaned"]
+    assert reasons.seen == {"branch": ("CancelledError", "sibling_failed")}
+    assert isinstance(handler.get_stop_event(), WorkflowFailedEvent)
+    assert sorted(record.outcome for record in handler.record) == ["cancelled", "error", "success"]
+
+
+async def test_a_stop_event_ends_the_siblings_too() -> None:
+    reasons = Reasons()
+    flow = Siblings("stop", middleware=[reasons])
+    assert await flow.run() == "stopped"
+    assert flow.cleaned == ["cleaned"]
+    assert reasons.seen == {"branch": ("CancelledError", "cancelled")}
+
+
+async def test_a_run_timeout_is_the_reason_that_layers_see() -> None:
+    reasons = Reasons()
+    flow = Siblings("time out", timeout=0.02, middleware=[reasons])
+    with pytest.raises(WorkflowTimeoutError):
+        await flow.run()
+    assert flow.cleaned == ["cleaned"]
+    assert reasons.seen == {"branch": ("CancelledError", "run_timeout")}
+
+
+async def test_the_error_of_a_siblings_cleanup_does_not_replace_the_first() -> None:
+    class Flow(Workflow):
+        @step
+        async def fork(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=0), Item(n=1)]
+
+        @step
+        async def branch(self, ev: Item) -> StopEvent:
+            if ev.n == 0:
+                try:
+                    await forever()
+                finally:
+                    raise ValueError("in the cleanup")
+            await asyncio.sleep(0)
+            raise ConnectionError("first")
+
+    with pytest.raises(ConnectionError, match="first"):
+        await Flow().run()
+
+
+async def test_a_sibling_that_ends_well_while_it_is_cancelled_does_not_revive_the_run() -> None:
+    class Flow(Workflow):
+        @step
+        async def fork(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=0), Item(n=1)]
+
+        @step
+        async def branch(self, ev: Item) -> StopEvent:
+            if ev.n == 0:
+                try:
+                    await forever()
+                except asyncio.CancelledError:
+                    return StopEvent(result="revived")
+            await asyncio.sleep(0)
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await Flow().run()
+
+
+# refusing to stop
+
+
+async def test_a_step_that_refuses_to_stop_is_abandoned_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    release = asyncio.Event()
+    late: list[Exception] = []
+    begun = asyncio.Event()
+
+    class Flow(Workflow):
+        @step
+        async def stubborn(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            begun.set()
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+            for use in (lambda: ctx.send_event(Item()), lambda: ctx.write_event_to_stream(Item())):
+                try:
+                    use()
+                except Exception as error:
+                    late.append(error)
+            return StopEvent()
+
+    handler = Flow(cancel_grace=0.02).run()
+    await begun.wait()
+    await handler.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser) as caught:
+        await handler
+    assert any("abandoned" in note and "`stubborn`" in note for note in caught.value.__notes__)
+    assert any("`stubborn`" in message and "still runs" in message for message in caplog.messages)
+    release.set()
+    while len(late) < 2:
+        await asyncio.sleep(0)
+    assert [type(error) for error in late] == [ContextStateError] * 2
+    assert "`stubborn`" in str(late[0])
+
+
+async def test_a_thread_that_does_not_stop_is_abandoned_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    class Flow(Workflow):
+        @step
+        def stubborn(self, ev: StartEvent) -> StopEvent:
+            begun.set()
+            release.wait(10)
+            return StopEvent()
+
+    handler = Flow(cancel_grace=0.02).run()
+    assert await asyncio.to_thread(begun.wait, 5)
+    await handler.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser) as caught:
+        await handler
+    release.set()
+    assert any("abandoned" in note and "`stubborn`" in note for note in caught.value.__notes__)
+
+
+async def test_a_thread_that_ends_within_the_grace_is_not_abandoned() -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    class Flow(Workflow):
+        @step
+        def only(self, ev: StartEvent) -> StopEvent:
+            begun.set()
+            release.wait(10)
+            return StopEvent()
+
+    handler = Flow(cancel_grace=5).run()
+    assert await asyncio.to_thread(begun.wait, 5)
+    asyncio.get_running_loop().call_later(0.02, release.set)
+    await handler.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser) as caught:
+        await handler
+    assert not getattr(caught.value, "__notes__", [])
+
+
+async def test_every_task_of_a_run_has_ended_before_its_result_is_set() -> None:
+    class Flow(Workflow):
+        @step
+        async def fork(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=n) for n in range(5)]
+
+        @step(num_workers=5)
+        async def branch(self, ev: Item) -> StopEvent:
+            if ev.n == 4:
+                return StopEvent()
+            try:
+                await forever()
+            finally:
+                for _ in range(ev.n):
+                    await asyncio.sleep(0)
+            return StopEvent()
+
+    before = asyncio.all_tasks()
+    handler = Flow().run()
+    left: list[set[asyncio.Task[Any]]] = []
+    handler.add_done_callback(lambda _: left.append(asyncio.all_tasks() - before))
+    await handler
+    assert all(task.get_coro().__name__ == "drive" for tasks in left for task in tasks)  # type: ignore[union-attr]
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_run_that_is_over_is_freed() -> None:
+    flow = Stuck()
+    handler = flow.run()
+    await flow.begun.wait()
+    await handler.cancel_run()
+    assert handler.exception() is not None
+    runner_type = type(handler._runner)
+    del handler
+    gc.collect()
+    alive = [found for found in gc.get_objects() if type(found) is runner_type and found.workflow is flow]
+    assert alive == []

@@ -1,0 +1,785 @@
+"""Holds what the chain promises: the order of its layers, and that no observer, whatever it does, changes what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as hyp
+
+from tracedflow import (
+    AttemptCall,
+    Chain,
+    Event,
+    Middleware,
+    Notice,
+    Observer,
+    RunCall,
+    StartEvent,
+    StepCall,
+    StopEvent,
+    Workflow,
+    WorkflowCancelledByUser,
+    step,
+)
+from tracedflow.errors import StepTimeoutError
+from tracedflow.middleware import AttemptNext, EventSent, EventStreamed, MiddlewareFailed, RunNext, StepNext, StepResult
+from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
+from tracedflow.testing import run_virtual, virtual_time
+
+LOGGER = "tracedflow.middleware"
+
+
+class Work(Event):
+    n: int = 0
+
+
+# --- a chain without an engine
+
+
+def run_call() -> RunCall:
+    return RunCall(workflow="Flow", run_id="r", start_event=StartEvent(), started_at=1.0)
+
+
+def step_call(run: RunCall | None = None) -> StepCall:
+    config = cast("Any", SimpleNamespace(name="work"))
+    return StepCall(
+        run=run or run_call(), config=config, execution=1, inputs=(Work(),), origin=lambda: (), enqueued_at=1.0, started_at=2.0
+    )
+
+
+async def _end_run(call: RunCall) -> StopEvent | None:
+    return StopEvent()
+
+
+async def _end_step(call: StepCall) -> StepResult:
+    return Work()
+
+
+async def _end_attempt(call: AttemptCall) -> StepResult:
+    return Work()
+
+
+def chain(*layers: Middleware, run: RunNext = _end_run, step: StepNext = _end_step, attempt: AttemptNext = _end_attempt) -> Chain:
+    return Chain(layers, run=run, step=step, attempt=attempt)
+
+
+# --- folding
+
+
+class Named(Middleware):
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name = name
+        self.log = log
+
+    async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+        self.log.append(f"{self.name} in")
+        result = await call_next(call)
+        self.log.append(f"{self.name} out")
+        return result
+
+
+class Watching(Named, Observer):
+    pass
+
+
+async def test_the_first_listed_layer_is_outermost_whatever_its_kind() -> None:
+    log: list[str] = []
+    await chain(Named("a", log), Watching("b", log), Named("c", log), Watching("d", log)).step(step_call())
+    assert log == ["a in", "b in", "c in", "d in", "d out", "c out", "b out", "a out"]
+
+
+def test_what_no_layer_overrides_costs_nothing() -> None:
+    class Silent(Observer):
+        pass
+
+    for layers in ((), (Middleware(), Silent())):
+        folded = chain(*layers)
+        assert folded.run is _end_run
+        assert folded.step is _end_step
+        assert folded.attempt is _end_attempt
+        assert folded.single_attempt is None
+        assert not folded.hears(EventSent)
+
+
+def test_a_layer_is_folded_only_where_it_overrides() -> None:
+    folded = chain(Named("a", []))
+    assert folded.step is not _end_step
+    assert folded.run is _end_run
+    assert folded.attempt is _end_attempt
+
+
+def test_a_method_that_a_base_class_overrides_counts() -> None:
+    class Derived(Named):
+        pass
+
+    assert chain(Derived("a", [])).step is not _end_step
+
+
+class Tries(Middleware):
+    def __init__(self) -> None:
+        self.seen = 0
+
+    async def attempt(self, call: AttemptCall, call_next: AttemptNext, /) -> StepResult:
+        self.seen += 1
+        return await call_next(call)
+
+
+class TriesOfRetried(Tries):
+    attempts_of = "retried"
+
+
+async def test_a_layer_for_attempts_of_retried_steps_is_left_out_of_the_others() -> None:
+    everywhere, retried = Tries(), TriesOfRetried()
+    folded = chain(everywhere, retried)
+    call = AttemptCall(step=step_call(), attempt=1)
+    assert folded.single_attempt is not None
+    await folded.single_attempt(call)
+    assert (everywhere.seen, retried.seen) == (1, 0)
+    await folded.attempt(call)
+    assert (everywhere.seen, retried.seen) == (2, 1)
+    assert chain(retried).single_attempt is None
+
+
+# --- notices
+
+
+class Hears(Middleware):
+    def __init__(self) -> None:
+        self.heard: list[Notice] = []
+
+    def on(self, notice: Notice, /) -> None:
+        self.heard.append(notice)
+
+
+class HearsStreams(Hears):
+    hears = (EventStreamed,)
+
+
+def streamed() -> EventStreamed:
+    return EventStreamed(run=run_call(), at=3.0, event_type="Work")
+
+
+def sent() -> EventSent:
+    return EventSent(run=run_call(), at=3.0, event_id=1, event_type="Work", to=())
+
+
+def test_a_layer_hears_what_it_asks_for_and_by_default_everything() -> None:
+    everything, streams = Hears(), HearsStreams()
+    folded = chain(everything, streams)
+    for notice in (streamed(), sent()):
+        folded.notice(notice)
+    assert [type(notice) for notice in everything.heard] == [EventStreamed, EventSent]
+    assert [type(notice) for notice in streams.heard] == [EventStreamed]
+    assert chain(streams).hears(EventStreamed)
+    assert not chain(streams).hears(EventSent)
+
+
+class Broken(BaseException):
+    """No Exception."""
+
+
+@pytest.mark.parametrize("error", [ValueError("deaf"), asyncio.CancelledError(), Broken(), GeneratorExit(), StopIteration()])
+def test_a_listener_that_raises_is_logged_once_counted_each_time_and_the_next_one_is_told(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Deaf(Observer):
+        def on(self, notice: Notice, /) -> None:
+            raise error
+
+    after = Hears()
+    folded = chain(Deaf(), after)
+    for _ in range(3):
+        folded.notice(streamed())
+    assert sum(isinstance(notice, EventStreamed) for notice in after.heard) == 3
+    failed = [notice for notice in after.heard if isinstance(notice, MiddlewareFailed)]
+    assert [(each.middleware, each.error_type) for each in failed] == [(Deaf.__qualname__, type(error).__qualname__)] * 3
+    said = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert len([text for text in said if "raised on EventStreamed" in text]) == 1
+    assert len([text for text in said if "raised on MiddlewareFailed" in text]) == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_is_let_through(error: type[BaseException]) -> None:
+    class Ends(Observer):
+        def on(self, notice: Notice, /) -> None:
+            raise error
+
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            raise error
+
+        async def attempt(self, call: AttemptCall, call_next: AttemptNext, /) -> StepResult:
+            await call_next(call)
+            raise error
+
+    folded = chain(Ends())
+    with pytest.raises(error):
+        folded.notice(streamed())
+    with pytest.raises(error):
+        folded.step(step_call()).__await__().send(None)  # type: ignore[attr-defined]
+    with pytest.raises(error):
+        folded.attempt(AttemptCall(step=step_call(), attempt=1)).__await__().send(None)  # type: ignore[attr-defined]
+
+
+def test_a_failure_says_where_it_was() -> None:
+    class Deaf(Observer):
+        def on(self, notice: Notice, /) -> None:
+            if not isinstance(notice, MiddlewareFailed):
+                raise ValueError
+
+        async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+            raise ValueError
+
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            raise ValueError
+
+        async def attempt(self, call: AttemptCall, call_next: AttemptNext, /) -> StepResult:
+            raise ValueError
+
+    hears = Hears()
+    folded = chain(Deaf(), hears)
+    call = step_call()
+
+    async def main() -> None:
+        await folded.run(call.run)
+        await folded.step(call)
+        await folded.attempt(AttemptCall(step=call, attempt=1))
+        folded.notice(EventStreamed(run=call.run, at=3.0, call=call, event_type="Work"))
+
+    asyncio.run(main())
+    failed = [notice for notice in hears.heard if isinstance(notice, MiddlewareFailed)]
+    assert [(each.run, each.call, each.at) for each in failed] == [(call.run, None, 1.0), *[(call.run, call, 2.0)] * 3]
+
+
+# --- hostile observers
+
+NOT_CALL_NEXT = "awaited something else than call_next"
+BEFORE = "raised before call_next"
+AFTER = "raised after call_next"
+
+Go = Callable[[], Awaitable[Any]]
+
+
+class Sabotage(Exception):
+    pass
+
+
+async def passes(go: Go) -> Any:
+    return await go()
+
+
+async def never_calls(go: Go) -> Any:
+    return StopEvent(result="never")
+
+
+async def calls_and_does_not_await(go: Go) -> Any:
+    go()
+    return StopEvent(result="early")
+
+
+async def sleeps_before(go: Go) -> Any:
+    await asyncio.sleep(1000)
+    return await go()
+
+
+async def sleeps_after(go: Go) -> Any:
+    try:
+        return await go()
+    finally:
+        await asyncio.sleep(1000)
+
+
+async def yields_before(go: Go) -> Any:
+    await asyncio.sleep(0)
+    return await go()
+
+
+async def waits_forever(go: Go) -> Any:
+    await asyncio.get_running_loop().create_future()
+
+
+async def refuses_to_stop(go: Go) -> Any:
+    while True:
+        try:
+            await asyncio.sleep(0)
+        except GeneratorExit:
+            continue
+
+
+async def raises_when_stopped(go: Go) -> Any:
+    try:
+        await asyncio.sleep(0)
+    finally:
+        raise Sabotage("stopped")
+
+
+async def swallows(go: Go) -> Any:
+    try:
+        return await go()
+    except BaseException:
+        return StopEvent(result="swallowed")
+
+
+async def lies(go: Go) -> Any:
+    await go()
+    return StopEvent(result="a lie")
+
+
+async def raises_before(go: Go) -> Any:
+    raise Sabotage("before")
+
+
+async def raises_after(go: Go) -> Any:
+    try:
+        await go()
+    finally:
+        raise Sabotage("after")
+
+
+async def raises_another(go: Go) -> Any:
+    try:
+        return await go()
+    except BaseException as error:
+        raise Sabotage("instead") from error
+
+
+async def raises_it_in_the_midst_of_another(go: Go) -> Any:
+    try:
+        return await go()
+    except BaseException as error:
+        try:
+            raise Sabotage("other")
+        except Sabotage:
+            raise error  # noqa: B904 - its context must not stay
+
+
+async def cuts_the_traceback(go: Go) -> Any:
+    try:
+        return await go()
+    except BaseException as error:
+        raise error.with_traceback(None) from None
+
+
+async def calls_twice(go: Go) -> Any:
+    try:
+        await go()
+    except BaseException:
+        await go()
+    return await go()
+
+
+async def calls_in_a_task(go: Go) -> Any:
+    return await asyncio.ensure_future(go())
+
+
+async def calls_in_wait_for(go: Go) -> Any:
+    return await asyncio.wait_for(go(), 1000)
+
+
+async def raises_base_before(go: Go) -> Any:
+    raise Broken
+
+
+async def raises_base_after(go: Go) -> Any:
+    try:
+        await go()
+    finally:
+        raise Broken
+
+
+async def raises_cancelled_before(go: Go) -> Any:
+    raise asyncio.CancelledError
+
+
+async def raises_cancelled_after(go: Go) -> Any:
+    try:
+        await go()
+    finally:
+        raise asyncio.CancelledError
+
+
+async def raises_generator_exit(go: Go) -> Any:
+    raise GeneratorExit
+
+
+def is_no_coroutine(go: Go) -> Any:
+    return None
+
+
+_TASK = NOT_CALL_NEXT if sys.version_info < (3, 12) else BEFORE
+
+# What each is reported for, when the step succeeds and when it raises; None: it did no wrong, or nobody could tell.
+HOSTILE: dict[Callable[[Go], Any], tuple[str | None, str | None]] = {
+    passes: (None, None),
+    never_calls: (None, None),
+    calls_and_does_not_await: (None, None),
+    sleeps_before: (NOT_CALL_NEXT, NOT_CALL_NEXT),
+    sleeps_after: (NOT_CALL_NEXT, NOT_CALL_NEXT),
+    yields_before: (NOT_CALL_NEXT, NOT_CALL_NEXT),
+    waits_forever: (NOT_CALL_NEXT, NOT_CALL_NEXT),
+    refuses_to_stop: (NOT_CALL_NEXT, NOT_CALL_NEXT),
+    raises_when_stopped: (NOT_CALL_NEXT, NOT_CALL_NEXT),
+    swallows: (None, None),
+    lies: (None, None),
+    raises_before: (BEFORE, BEFORE),
+    raises_after: (AFTER, AFTER),
+    raises_another: (None, AFTER),
+    raises_it_in_the_midst_of_another: (None, None),
+    cuts_the_traceback: (None, None),
+    calls_twice: (None, None),
+    calls_in_a_task: (_TASK, _TASK),
+    calls_in_wait_for: (_TASK, _TASK),
+    raises_base_before: (BEFORE, BEFORE),
+    raises_base_after: (AFTER, AFTER),
+    raises_cancelled_before: (BEFORE, BEFORE),
+    raises_cancelled_after: (AFTER, AFTER),
+    raises_generator_exit: (BEFORE, BEFORE),
+    is_no_coroutine: (BEFORE, BEFORE),
+}
+METHODS = ("run", "step", "attempt")
+
+Plan = dict[str, Callable[[Go], Any]]
+
+
+def hostile(number: int, plan: Plan) -> Observer:
+    """Return an observer of a class of its own that overrides what the plan names."""
+
+    def method(act: Callable[[Go], Any]) -> Any:
+        return lambda self, call, call_next: act(lambda: call_next(call))
+
+    made = type(f"Hostile{number}", (Observer,), {name: method(act) for name, act in plan.items()})
+    return cast("Observer", made())
+
+
+plans = hyp.dictionaries(hyp.sampled_from(METHODS), hyp.sampled_from(list(HOSTILE)), min_size=1)
+mixes = hyp.lists(plans, min_size=1, max_size=4)
+
+
+def expected_reports(mix: list[Plan], calls: dict[str, list[bool]]) -> tuple[Counter[tuple[str, str]], set[tuple[str, str]]]:
+    """Return how often each layer fails and what is logged, for calls of each method that succeeded (True) or raised."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for number, plan in enumerate(mix):
+        for method, act in plan.items():
+            for succeeded in calls[method]:
+                what = HOSTILE[act][0 if succeeded else 1]
+                if what is not None:
+                    counts[f"Hostile{number}", what] += 1
+    return counts, set(counts)
+
+
+class Logged(logging.Handler):
+    """What was said of layers, and what asyncio said of tasks that nobody wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            name, what = cast("tuple[str, str]", record.args)
+            self.said.append((name, what))
+
+    def __enter__(self) -> Logged:
+        logging.getLogger(LOGGER).addHandler(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        logging.getLogger(LOGGER).removeHandler(self)
+
+
+class Boom(Exception):
+    pass
+
+
+def frames(error: BaseException) -> list[str]:
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
+class Endpoint:
+    """The inner end of a bare chain: counts its calls and ends as told."""
+
+    def __init__(self, ending: str) -> None:
+        self.ending = ending
+        self.calls = 0
+        self.result = Work(n=7)
+        self.error: BaseException = asyncio.CancelledError("true") if ending == "cancelled" else Boom("true")
+        self.context = KeyError("context")
+
+    async def __call__(self, call: Any) -> Any:
+        self.calls += 1
+        await asyncio.sleep(0)
+        if self.ending == "success":
+            return self.result
+        try:
+            raise self.context
+        except KeyError:
+            raise self.error  # noqa: B904 - it has a context that must stay
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # of what hostile layers left lying
+@settings(max_examples=150)
+@given(mixes, hyp.sampled_from(METHODS), hyp.sampled_from(["success", "failure", "cancelled"]))
+def test_no_mix_of_hostile_observers_changes_what_a_bare_chain_does(mix: list[Plan], method: str, ending: str) -> None:
+    endpoint = Endpoint(ending)
+    hears = Hears()
+    layers = [hostile(number, plan) for number, plan in enumerate(mix)]
+    folded = Chain([*layers, hears], run=endpoint, step=endpoint, attempt=endpoint)
+    run = run_call()
+    call = {"run": run, "step": step_call(run), "attempt": AttemptCall(step=step_call(run), attempt=1)}[method]
+
+    async def main() -> Any:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        return await getattr(folded, method)(call)
+
+    with Logged() as logged:
+        if ending == "success":
+            assert run_virtual(main()) is endpoint.result
+        else:
+            with pytest.raises(type(endpoint.error)) as caught:
+                run_virtual(main())
+            if ending == "failure":  # asyncio makes a new CancelledError where a task ends
+                assert caught.value is endpoint.error
+                assert frames(endpoint.error)[-1] == "__call__"
+                assert not any(name in {act.__name__ for act in HOSTILE} for name in frames(endpoint.error))
+            assert endpoint.error.__context__ is endpoint.context
+    assert endpoint.calls == 1
+    calls = {each: [ending == "success"] if each == method else [] for each in METHODS}
+    counts, said = expected_reports(mix, calls)
+    assert Counter(cast("MiddlewareFailed", notice).middleware for notice in hears.heard) == _by_layer(counts)
+    assert sorted(logged.said) == sorted(said)
+
+
+def _by_layer(counts: Counter[tuple[str, str]]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for (name, _), count in counts.items():
+        found[name] += count
+    return found
+
+
+class Flow(Workflow):
+    """Two steps; the second ends as told."""
+
+    def __init__(self, ending: str, **options: Any) -> None:
+        super().__init__(telemetry=False, **options)
+        self.ending = ending
+        self.calls: list[str] = []
+        self.errors: list[Boom] = []
+        self.was_cancelled = False
+
+    @step
+    async def first(self, ev: StartEvent) -> Work:
+        self.calls.append("first")
+        return Work(n=1)
+
+    @step(retry_policy=retry_policy(wait=wait_fixed(60), stop=stop_after_attempt(3)), timeout=100)
+    async def second(self, ev: Work) -> StopEvent:
+        self.calls.append("second")
+        match self.ending:
+            case "failure":
+                raise self._boom()
+            case "retry" if len(self.errors) < 2:
+                raise self._boom()
+            case "cancelled" | "timeout":
+                try:
+                    await asyncio.sleep(10_000)
+                except asyncio.CancelledError:
+                    self.was_cancelled = True
+                    raise
+        return StopEvent(result=ev.n)
+
+    def _boom(self) -> Boom:
+        try:
+            raise KeyError("context")
+        except KeyError as inner:
+            error = Boom("true")
+            error.__context__ = inner
+        self.errors.append(error)
+        return error
+
+
+TRIES = {"success": [True], "failure": [False] * 3, "retry": [False, False, True], "cancelled": [False], "timeout": [False] * 3}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@settings(max_examples=200, deadline=None)
+@given(mixes, hyp.sampled_from(sorted(TRIES)))
+def test_no_mix_of_hostile_observers_changes_what_a_workflow_does(mix: list[Plan], ending: str) -> None:
+    hears = HearsFailures()
+    flow = Flow(ending, middleware=[*(hostile(number, plan) for number, plan in enumerate(mix)), hears], timeout=None)
+    caught: BaseException | None = None
+    result: Any = None
+
+    async def main() -> None:
+        nonlocal caught, result
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        handler = flow.run()
+        if ending == "cancelled":
+            await asyncio.sleep(50)
+            await handler.cancel_run()
+        try:
+            result = await handler
+        except Exception as error:
+            caught = error
+
+    with Logged() as logged:
+        run_virtual(main())
+    tries = TRIES[ending]
+    assert flow.calls == ["first", *["second"] * len(tries)]
+    match ending:
+        case "success" | "retry":
+            assert (result, caught) == (1, None)
+        case "failure":
+            assert caught is flow.errors[-1]
+            assert isinstance(caught.__context__, KeyError)
+            assert frames(caught)[-2:] == ["second", "_boom"] or frames(caught)[-1] == "second"
+            assert not any(name in {act.__name__ for act in HOSTILE} for name in frames(caught))
+        case "timeout":
+            assert isinstance(caught, StepTimeoutError)
+            assert flow.was_cancelled
+        case _:
+            assert isinstance(caught, WorkflowCancelledByUser)
+            assert flow.was_cancelled
+    calls = {"run": [result is not None], "step": [True, result is not None], "attempt": [True, *tries]}
+    counts, said = expected_reports(mix, calls)
+    assert Counter(cast("MiddlewareFailed", notice).middleware for notice in hears.heard) == _by_layer(counts)
+    assert sorted(logged.said) == sorted(said)
+
+
+class HearsFailures(Hears):
+    hears = (MiddlewareFailed,)
+
+
+@pytest.mark.parametrize("act", [raises_when_stopped, swallows, sleeps_after, raises_after], ids=lambda act: act.__name__)
+def test_a_chain_that_is_closed_in_the_midst_of_a_call_is_closed_whatever_an_observer_says(act: Callable[[Go], Any]) -> None:
+    class Holds:
+        closed = False
+
+        async def __call__(self, call: Any) -> Any:
+            try:
+                await asyncio.sleep(0)
+            except GeneratorExit:
+                self.closed = True
+                raise
+
+    endpoint = Holds()
+    running = chain(hostile(0, {"step": act}), step=endpoint).step(step_call()).__await__()
+    next(running)
+    running.close()
+    assert endpoint.closed
+
+
+# --- what layers see and set
+
+_variable: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("variable", default=())
+
+
+class Sets(Middleware):
+    def __init__(self, *methods: str) -> None:
+        self.methods = methods
+
+    def add(self, name: str) -> None:
+        if name in self.methods:
+            _variable.set((*_variable.get(), name))
+
+    async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+        self.add("run")
+        return await call_next(call)
+
+    async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+        self.add("step")
+        return await call_next(call)
+
+    async def attempt(self, call: AttemptCall, call_next: AttemptNext, /) -> StepResult:
+        self.add("attempt")
+        return await call_next(call)
+
+
+class SetsAsObserver(Sets, Observer):
+    pass
+
+
+class Reads(Workflow):
+    @step
+    async def first(self, ev: StartEvent) -> Work:
+        return Work(seen=_variable.get())
+
+    @step
+    def second(self, ev: Work) -> StopEvent:
+        return StopEvent(result=(ev.get("seen"), _variable.get()))
+
+
+@pytest.mark.parametrize("kind", [Sets, SetsAsObserver])
+async def test_what_layers_set_in_the_context_the_steps_see_each_its_own(kind: type[Sets]) -> None:
+    everything = ("run", "step", "attempt")
+    assert await Reads(telemetry=False, middleware=[kind(*everything)]).run() == (everything, everything)
+    assert await Reads(telemetry=False, middleware=[kind("run")]).run() == (("run",), ("run",))
+    assert await Reads(telemetry=False, middleware=[kind("run"), kind("run")]).run() == (("run", "run"),) * 2
+    assert _variable.get() == ()
+
+
+class Changes(Middleware):
+    def __init__(self, act: Callable[[StepCall, StepNext], Awaitable[StepResult]]) -> None:
+        self.act = act
+
+    async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+        return await self.act(call, call_next) if call.step == "second" else await call_next(call)
+
+
+@virtual_time()
+async def test_a_middleware_may_answer_replace_repeat_and_raise() -> None:
+    async def answers(call: StepCall, call_next: StepNext) -> StepResult:
+        return StopEvent(result="answered")
+
+    async def replaces(call: StepCall, call_next: StepNext) -> StepResult:
+        result = await call_next(call)
+        assert isinstance(result, StopEvent)
+        return StopEvent(result=result.result * 100)
+
+    async def waits_then_calls(call: StepCall, call_next: StepNext) -> StepResult:
+        await asyncio.sleep(3600)
+        return await call_next(call)
+
+    async def fails(call: StepCall, call_next: StepNext) -> StepResult:
+        raise Sabotage("on purpose")
+
+    for act, wanted, called in [(answers, "answered", 1), (replaces, 100, 2), (waits_then_calls, 1, 2)]:
+        flow = Flow("success", middleware=[Changes(act)], timeout=None)
+        assert await flow.run() == wanted
+        assert len(flow.calls) == called
+    flow = Flow("success", middleware=[Changes(fails)])
+    with pytest.raises(Sabotage, match="on purpose"):
+        await flow.run()
+    assert flow.calls == ["first"]
+
+
+async def test_an_observer_sees_the_true_outcome_and_cannot_keep_it() -> None:
+    seen: list[Any] = []
+
+    class Sees(Observer):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            try:
+                seen.append(await call_next(call))
+            except Boom as error:
+                seen.append(error)
+            return None
+
+    flow = Flow("success", middleware=[Sees()])
+    assert await flow.run() == 1
+    assert [type(each) for each in seen] == [Work, StopEvent]
+
+
+async def test_the_log_of_a_failed_observer_shows_its_own_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    await chain(hostile(0, {"step": raises_before})).step(step_call())
+    (record,) = [record for record in caplog.records if record.name == LOGGER]
+    assert "Hostile0 raised before call_next" in record.getMessage()
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], Sabotage)

@@ -1,0 +1,649 @@
+"""Holds the reducer's promises over random graphs and random interleavings of whatever may legally happen to a run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as hyp
+
+from tracedflow import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from tracedflow import _state as st
+from tracedflow._snapshot import dump_input, dump_state, load_input, load_state
+
+
+class Go(StartEvent):
+    n: int = 0
+
+
+class Stop(StopEvent):
+    n: int = 0
+
+
+class A(Event):
+    n: int = 0
+
+
+class SubA(A):
+    pass
+
+
+class B(Event):
+    n: int = 0
+
+
+class C(Event):
+    n: int = 0
+
+
+class Ask(InputRequiredEvent):
+    n: int = 0
+
+
+class Reply(HumanResponseEvent):
+    n: int = 0
+    waiter_id: str | None = None
+
+
+KINDS: tuple[type[Event], ...] = (A, SubA, B, C, Ask, Reply)
+TYPES = (Go, Stop, *KINDS)
+STEPS = ("one", "two", "three")
+MAX_INPUTS = 40
+
+
+@dataclass
+class Graph:
+    """Which steps take which events."""
+
+    routes: dict[type[Event], tuple[str, ...]]
+    has_joins: bool = False
+
+    def takers(self, event: type[Event], /) -> tuple[str, ...]:
+        return self.routes.get(event, ())
+
+    def near_miss(self, event: type[Event], /) -> str | None:
+        return None
+
+    def collectors(self, event: type[Event], /) -> tuple[str, ...]:
+        return ()
+
+    def take(self, step: str, /) -> int | None:
+        raise AssertionError("not asked without joins")
+
+    def slots(self, step: str, /) -> tuple[type[Event], ...] | None:
+        raise AssertionError("not asked without joins")
+
+    def slot(self, step: str, event: type[Event], /) -> int:
+        raise AssertionError("not asked without joins")
+
+    def closed_by(self, step: str, /) -> tuple[str, ...]:
+        return ()
+
+
+@hyp.composite
+def graphs(draw: hyp.DrawFn) -> Graph:
+    routes = {kind: tuple(draw(hyp.lists(hyp.sampled_from(STEPS), unique=True))) for kind in KINDS}
+    return Graph({**routes, Go: tuple(draw(hyp.lists(hyp.sampled_from(STEPS), unique=True, min_size=1)))})
+
+
+# --- saving, as a serializer would
+
+
+def save(value: Any, path: str) -> str:
+    return json.dumps([type(value).__name__, value.model_dump()])
+
+
+def load(text: str, path: str) -> Any:
+    name, data = json.loads(text)
+    data.pop("result", None)
+    return next(kind for kind in TYPES if kind.__name__ == name)(**data)
+
+
+def picture(state: st.RunState) -> Any:
+    """Return all that a state is, to be compared."""
+    return json.loads(json.dumps(dump_state(state, save)))
+
+
+def saved_and_loaded(state: st.RunState) -> st.RunState:
+    return load_state(json.loads(json.dumps(dump_state(state, save))), load, TYPES)
+
+
+# --- one run, driven by drawn choices, and watched
+
+
+@dataclass
+class Watched:
+    """A run's state with what an engine would know beside it: every command is checked against that."""
+
+    graph: Graph
+    state: st.RunState
+    inputs: list[st.Input] = field(default_factory=list)
+    commands: list[list[str]] = field(default_factory=list)
+    ids: Counter[int] = field(default_factory=Counter)
+    begun: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in STEPS})
+    live: set[int] = field(default_factory=set)
+    timers: set[int] = field(default_factory=set)
+    parked: set[tuple[int, int]] = field(default_factory=set)  # (execution, wait or timer) whose coroutine is suspended there
+    waits: set[int] = field(default_factory=set)
+    finished: int = 0
+    now: float = 1000.0
+    number: int = 0
+
+    def feed(self, happened: st.Input) -> list[st.Command]:
+        self.inputs.append(happened)
+        following = self.state.seq + 1  # the engine takes it for the number of the wait or timer
+        before = {name: lane.in_use for name, lane in self.state.lanes.items()}
+        was_over = st.is_over(self.state)
+        out = st.reduce(self.state, happened, self.graph)
+        if was_over and not isinstance(happened, st.Restart):
+            assert out == []
+        for command in out:
+            self.carry_out(command)
+        if isinstance(happened, st.OpenWait) and happened.key not in (self.state.executions[happened.execution].memo or {}):
+            self.parked.add((happened.execution, following))
+            self.waits.add(following)
+        if isinstance(happened, st.AttemptFailed) and happened.delay:
+            self.parked.add((happened.execution, following))
+        self.commands.append([type(command).__name__ for command in out])
+        self.check(before, may_exceed=isinstance(happened, st.AbandonWait | st.AttemptFailed))
+        return out
+
+    def carry_out(self, command: st.Command) -> None:
+        state = self.state
+        match command:
+            case st.Start():
+                execution = command.execution
+                assert state.executions.get(execution.id) is execution or st.is_over(state)
+                assert execution.id not in self.live, "started twice"
+                assert all(envelope.taken for envelope in execution.inputs)
+                self.ids[execution.id] += 1
+                self.live.add(execution.id)
+                self.begun[execution.step].append(execution.id)
+            case st.Resume():
+                assert (command.execution, command.parked_on) in self.parked, "resumed what is not parked there"
+                self.parked.discard((command.execution, command.parked_on))
+            case st.SetTimer():
+                self.ids[command.timer] += 1
+                assert command.delay >= 0
+                self.timers.add(command.timer)
+            case st.CancelTimer():
+                assert command.timer in self.timers, "cancelled a timer that is not set"
+                self.timers.discard(command.timer)
+            case st.Routed():
+                self.ids[command.envelope.id] += 1
+                assert command.envelope.id > 0
+                assert set(command.to) <= set(STEPS)
+            case st.Publish():
+                assert command.execution is None or any(command.execution in begun for begun in self.begun.values())
+            case st.Finish():
+                self.finished += 1
+                assert state.status == "completed"
+            case st.Dropped():
+                assert command.drop.reason in ("unclaimed", "overflow", "run_ended")
+                assert command.final == (command.drop.reason != "unclaimed")
+            case st.Joining():
+                assert command.execution in self.live
+                assert command.have >= 1
+            case st.Joined():
+                assert command.execution in self.live
+                assert command.collected
+
+    def check(self, before: dict[str, int], *, may_exceed: bool) -> None:
+        state = self.state
+        assert all(count == 1 for count in self.ids.values()), "an id was given twice"
+        assert not self.ids or max(self.ids) <= state.seq
+        self.check_events()
+        if not st.is_over(state):
+            self.check_lanes(before, may_exceed=may_exceed)
+            self.check_parked()
+        assert state.questions >= 0
+        assert self.finished <= 1
+        for buffer in state.buffers.values():
+            assert buffer.size == sum(map(len, buffer.items.values())) > 0
+
+    def check_events(self) -> None:
+        """No event is lost, and none is counted twice."""
+        pending = Counter(type(envelope.event) for envelope in self.state.pending())
+        for kind, tally in self.state.tallies.items():
+            assert tally.sent == tally.consumed + tally.streamed + tally.dropped + pending[kind], kind
+            assert tally.collected <= tally.consumed, kind
+        assert set(pending) <= set(self.state.tallies)
+        assert all(len(box) <= st.HELD_PER_TYPE for box in self.state.held.values())
+
+    def check_lanes(self, before: dict[str, int], *, may_exceed: bool) -> None:
+        state = self.state
+        assert state.queued == sum(len(lane.ready) for lane in state.lanes.values())
+        for name, lane in state.lanes.items():
+            here = [each for each in state.executions.values() if each.step == name]
+            assert lane.in_use == sum(each.holds_slot for each in here) >= 0
+            if not may_exceed:  # code that runs on after an abandoned wait is counted, even one over the limit
+                assert lane.in_use <= max(lane.slots, before[name])
+            assert {each.id for each in here if each.phase == "queued"} == set(lane.ready)
+            assert list(lane.ready) == sorted(lane.ready), "not first come first served"
+            assert self.begun[name] == sorted(self.begun[name]), "not started in the order sent"
+            if lane.ready or lane.resuming:
+                assert lane.in_use >= lane.slots, "a slot is free and something waits for it"
+            for each in here:
+                assert each.holds_slot == (each.phase == "running"), each
+                assert (each.phase == "queued") == (each.id not in self.live), each
+
+    def check_parked(self) -> None:
+        state = self.state
+        assert set(state.executions) >= self.live
+        assert all(wait.execution in self.live for wait in state.waits.values())
+        assert all(execution in self.live for execution in state.backoffs.values())
+        timed = {wait.id for wait in state.waits.values() if wait.deadline is not None} | set(state.backoffs)
+        assert self.timers == timed
+        coming = {(execution, number) for lane in state.lanes.values() for execution, number, _ in lane.resuming}
+        open_waits = {(wait.execution, wait.id) for wait in state.waits.values()}
+        backing_off = {(execution, timer) for timer, execution in state.backoffs.items()}
+        assert self.parked == open_waits | backing_off | {each for each in coming if each[0] in self.live}
+
+    # --- what may happen
+
+    def event(self, kind: type[Event], **fields: Any) -> Event:
+        self.number += 1
+        return kind(n=self.number, **fields)
+
+    def tick(self) -> float:
+        self.now += 1
+        return self.now
+
+    def abandonable(self) -> list[int]:
+        return sorted(number for _, number in self.parked if number in self.waits)
+
+    def forget(self, execution: int) -> None:
+        self.parked = {each for each in self.parked if each[0] != execution}
+
+
+def phases(run: Watched, *wanted: str) -> list[int]:
+    return [each.id for each in run.state.executions.values() if each.phase in wanted]
+
+
+def active(run: Watched) -> list[int]:
+    """Executions whose code runs; beside a parked branch another may run."""
+    return phases(run, "running", "parked")
+
+
+Choose = Callable[[Any], Any]
+
+
+def send(run: Watched, draw: Choose) -> None:
+    source = draw(hyp.sampled_from([None, *active(run)]))
+    kind = draw(hyp.sampled_from((*KINDS, Stop)))
+    takers = run.graph.takers(kind)
+    target = draw(hyp.sampled_from([None, *takers]))
+    fields = {"waiter_id": draw(hyp.sampled_from([None, "w"]))} if kind is Reply else {}
+    step = None if source is None else run.state.executions[source].step
+    run.feed(st.Send(run.event(kind, **fields), run.tick(), source, step, target))
+
+
+def complete(run: Watched, draw: Choose) -> None:
+    execution = draw(hyp.sampled_from(active(run)))
+    kinds = draw(hyp.lists(hyp.sampled_from((*KINDS, *KINDS, Stop)), max_size=3))
+    run.live.discard(execution)
+    run.forget(execution)
+    run.feed(st.Complete(execution, [run.event(kind) for kind in kinds], run.tick(), silent=not kinds))
+    assert execution not in run.state.executions
+
+
+def fail(run: Watched, draw: Choose) -> None:
+    execution = draw(hyp.sampled_from(active(run)))
+    delay = draw(hyp.sampled_from([0.0, 0.0, 2.5, None]))
+    run.forget(execution)
+    run.feed(st.AttemptFailed(execution, delay, run.tick()))
+    if delay is None:
+        run.feed(st.End("failed"))
+
+
+def open_wait(run: Watched, draw: Choose) -> None:
+    execution = draw(hyp.sampled_from(active(run)))
+    held = Counter(type(envelope.event) for box in run.state.held.values() for envelope in box)
+    asked = st.OpenWait(
+        execution,
+        f"wait:{run.number}",
+        draw(hyp.sampled_from((A, B, Reply))),
+        run.tick(),
+        subclasses=draw(hyp.booleans()),
+        waiter_id=draw(hyp.sampled_from([None, "w"])),
+        requirements=draw(hyp.sampled_from([{}, {}, {"n": run.number - 1}, {"waiter_id": "w"}])),
+        question=draw(hyp.sampled_from([None, run.event(Ask), run.event(C)])),
+        timeout=draw(hyp.sampled_from([None, 5.0])),
+    )
+    run.feed(asked)
+    answer = (run.state.executions[execution].memo or {}).get(asked.key)
+    if answer is not None:
+        assert held[type(answer)] > 0, "an early answer was held"
+        assert run.state.seq not in run.state.waits
+
+
+def abandon(run: Watched, draw: Choose) -> None:
+    chosen = draw(hyp.sampled_from(run.abandonable()))
+    run.parked = {each for each in run.parked if each[1] != chosen}
+    run.feed(st.AbandonWait(chosen))
+
+
+def fire(run: Watched, draw: Choose) -> None:
+    timer = draw(hyp.sampled_from(sorted(run.timers)))
+    run.timers.discard(timer)
+    run.feed(st.Fire(timer, run.tick()))
+
+
+def collect(run: Watched, draw: Choose) -> None:
+    execution = draw(hyp.sampled_from(active(run)))
+    live = run.state.executions[execution]
+    own = draw(hyp.sampled_from((A, B)))
+    event = draw(hyp.sampled_from([live.inputs[0].event, run.event(own)]))
+    expected = draw(hyp.lists(hyp.sampled_from((A, B, C, Go)), min_size=1, max_size=4))
+    run.feed(st.Collect(execution, f"collect:{run.number}", event, draw(hyp.sampled_from("xy")), expected))
+
+
+def remember(run: Watched, draw: Choose) -> None:
+    run.feed(st.Remember(draw(hyp.sampled_from(active(run))), f"once:{run.number}", run.number))
+
+
+def stream(run: Watched, draw: Choose) -> None:
+    run.feed(st.Streamed(draw(hyp.sampled_from([None, *active(run)])), run.event(draw(hyp.sampled_from(KINDS)))))
+
+
+def stale(run: Watched, draw: Choose) -> None:
+    """A timer or a wait that is long gone changes nothing."""
+    before = picture(run.state)
+    number = 10_000 + run.number
+    assert run.feed(draw(hyp.sampled_from([st.Fire(number, run.now), st.AbandonWait(number)]))) == []
+    assert picture(run.state) == before
+
+
+def end(run: Watched, draw: Choose) -> None:
+    run.feed(st.End(draw(hyp.sampled_from(["failed", "cancelled", "timed_out", "stalled"]))))
+
+
+def moves(run: Watched) -> list[Callable[[Watched, Choose], None]]:
+    found = [send, send, stream, stale]
+    if active(run):
+        found += [complete] * 3 + [fail, open_wait, open_wait, collect, collect, remember]
+    if run.abandonable():
+        found.append(abandon)
+    if run.timers:
+        found += [fire, fire]
+    return found
+
+
+def explore(graph: Graph, slots: dict[str, int], draw: Choose) -> Watched:
+    """Let a run have a random life; it may end in the midst of it."""
+    run = Watched(graph, st.new_state("r", slots))
+    run.feed(st.Begin(run.event(Go), run.tick()))
+    for _ in range(draw(hyp.integers(1, MAX_INPUTS))):
+        if st.is_over(run.state):
+            break
+        draw(hyp.sampled_from(moves(run)))(run, draw)
+    return run
+
+
+slots_of_steps = hyp.fixed_dictionaries({name: hyp.integers(1, 3) for name in STEPS})
+
+
+@settings(max_examples=200)
+@given(graphs(), slots_of_steps, hyp.data())
+def test_whatever_happens_nothing_is_lost_nothing_is_done_twice_and_slots_are_kept(
+    graph: Graph, slots: dict[str, int], data: hyp.DataObject
+) -> None:
+    run = explore(graph, slots, data.draw)
+    if not st.is_over(run.state):
+        end(run, data.draw)
+    assert list(run.state.pending()) == []
+    assert run.timers == set()
+    after = picture(run.state)
+    assert run.feed(st.Send(A(), run.tick())) == []
+    assert picture(run.state) == after
+
+
+@settings(max_examples=100)
+@given(graphs(), slots_of_steps, hyp.data())
+def test_the_same_inputs_give_the_same_state_and_the_same_commands(graph: Graph, slots: dict[str, int], data: hyp.DataObject) -> None:
+    run = explore(graph, slots, data.draw)
+    again = st.new_state("r", slots)
+    commands = [[type(command).__name__ for command in st.reduce(again, happened, graph)] for happened in run.inputs]
+    assert commands == run.commands
+    assert picture(again) == picture(run.state)
+
+
+@settings(max_examples=100)
+@given(graphs(), slots_of_steps, hyp.data())
+def test_a_state_saved_anywhere_and_loaded_goes_on_as_if_nothing_had_happened(
+    graph: Graph, slots: dict[str, int], data: hyp.DataObject
+) -> None:
+    run = explore(graph, slots, data.draw)
+    cut = data.draw(hyp.integers(0, len(run.inputs)))
+    state = st.new_state("r", slots)
+    for happened in run.inputs[:cut]:
+        st.reduce(state, happened, graph)
+    state = saved_and_loaded(state)
+    rest = [[type(command).__name__ for command in st.reduce(state, happened, graph)] for happened in with_events_of(run.inputs, state, cut)]
+    assert rest == run.commands[cut:]
+    assert picture(state) == picture(run.state)
+
+
+def with_events_of(inputs: list[st.Input], state: st.RunState, cut: int) -> list[st.Input]:
+    """Return the inputs after the cut, about the loaded events: a step that collects gives its own input object."""
+    loaded = {id_of(envelope.event): envelope.event for each in state.executions.values() for envelope in each.inputs}
+    for happened in inputs[cut:]:
+        if isinstance(happened, st.Collect):
+            happened.event = loaded.get(id_of(happened.event), happened.event)
+    return inputs[cut:]
+
+
+def id_of(event: Event) -> Any:
+    return type(event), getattr(event, "n", None)
+
+
+@settings(max_examples=100)
+@given(graphs(), slots_of_steps, hyp.data())
+def test_a_journal_of_the_inputs_gives_the_state_back(graph: Graph, slots: dict[str, int], data: hyp.DataObject) -> None:
+    run = explore(graph, slots, data.draw)
+    journal = json.loads(json.dumps([dump_input(happened, save) for happened in run.inputs]))
+    state = st.new_state("r", slots)
+    for entry in journal:
+        happened = load_input(entry, load, TYPES)
+        st.reduce(state, with_events_of([happened], state, 0)[0], graph)
+    assert picture(state) == picture(run.state)
+
+
+@settings(max_examples=100)
+@given(graphs(), slots_of_steps, hyp.booleans(), hyp.data())
+def test_a_run_that_goes_on_elsewhere_starts_again_what_was_live_and_loses_nothing(
+    graph: Graph, slots: dict[str, int], suspended: bool, data: hyp.DataObject
+) -> None:
+    first = explore(graph, slots, data.draw)
+    if st.is_over(first.state):
+        return
+    if suspended:
+        assert st.reduce(first.state, st.End("suspended"), graph) == []
+    live = {each.id: (each.memo, each.sends, each.retry_at) for each in first.state.executions.values()}
+    run = Watched(graph, saved_and_loaded(first.state), now=first.now, number=first.number)
+    run.state.lanes = {name: st.Lane(slots=count) for name, count in slots.items()}
+    run.now += data.draw(hyp.sampled_from([0.0, 100.0]))
+    out = st.reduce(run.state, st.Restart(run.now), graph)
+    later = {command.timer for command in out if isinstance(command, st.SetTimer)}
+    for command in out:
+        run.carry_out(command)
+    for timer in later:  # a backoff that is not over: its attempt is still to come
+        execution = run.state.backoffs[timer]
+        run.live.add(execution)
+        run.parked.add((execution, timer))
+        assert live[execution][2] > run.now  # type: ignore[operator]
+    run.check({name: 0 for name in STEPS}, may_exceed=False)
+    assert run.state.status == "running"
+    assert set(run.state.executions) == set(live)
+    for each in run.state.executions.values():
+        assert (each.memo or {}).keys() == (live[each.id][0] or {}).keys()
+        assert (each.replayed, each.sends) == (live[each.id][1], 0)
+    assert run.state.waits == {}
+    go_on(run, data.draw)
+
+
+def go_on(run: Watched, draw: Choose) -> None:
+    """Let a resumed run live on for a while, then end it."""
+    for _ in range(draw(hyp.integers(0, 10))):
+        if st.is_over(run.state):
+            return
+        draw(hyp.sampled_from(moves(run)))(run, draw)
+    if not st.is_over(run.state):
+        end(run, draw)
+    assert list(run.state.pending()) == []
+
+
+# --- one thing each
+
+
+def begun(routes: dict[type[Event], tuple[str, ...]], slots: int = 1) -> Watched:
+    run = Watched(Graph({Go: ("one",), **routes}), st.new_state("r", dict.fromkeys(STEPS, slots)))
+    run.feed(st.Begin(run.event(Go), run.tick()))
+    return run
+
+
+def the_one(run: Watched) -> st.Execution:
+    return next(each for each in run.state.executions.values() if each.phase != "queued")
+
+
+def test_what_stands_behind_the_stop_event_in_a_returned_list_is_dropped_and_not_lost() -> None:
+    run = begun({A: ("two",)})
+    run.live.clear()
+    out = run.feed(st.Complete(the_one(run).id, [A(n=1), Stop(), A(n=2), B(n=3)], run.tick()))
+    assert [type(command).__name__ for command in out[:3]] == ["Routed", "Start", "Routed"]
+    tallies = run.state.tallies
+    assert (tallies[A].sent, tallies[A].consumed, tallies[A].dropped) == (2, 1, 1)
+    assert (tallies[B].sent, tallies[B].dropped) == (1, 1)
+    assert [drop.reason for drop in run.state.drops] == ["run_ended", "run_ended"]
+
+
+def test_only_the_last_hundred_unclaimed_events_of_a_type_are_held() -> None:
+    run = begun({})
+    for _ in range(st.HELD_PER_TYPE + 3):
+        run.feed(st.Send(run.event(A), run.tick()))
+    assert len(run.state.held[A]) == st.HELD_PER_TYPE
+    assert [drop.reason for drop in run.state.drops] == ["overflow"] * 3
+    run.feed(st.OpenWait(the_one(run).id, "wait:1", A, run.tick()))
+    assert the_one(run).memo["wait:1"].n == 5  # type: ignore[index]  # the oldest that is left
+
+
+def test_an_event_without_a_taker_is_noticed_at_once_unless_something_waits_or_waited_for_its_type() -> None:
+    run = begun({})
+    (_, noticed) = run.feed(st.Send(run.event(A), run.tick()))
+    assert isinstance(noticed, st.Dropped)
+    assert not noticed.final
+    run.feed(st.OpenWait(the_one(run).id, "wait:1", A, run.tick()))
+    assert [type(command) for command in run.feed(st.Send(run.event(A), run.tick()))] == [st.Routed]
+
+
+def test_a_wait_that_publishes_its_question_takes_no_answer_sent_before_it() -> None:
+    run = begun({})
+    run.feed(st.Send(run.event(Reply), run.tick()))
+    run.feed(st.OpenWait(the_one(run).id, "wait:1", Reply, run.tick(), question=run.event(Ask)))
+    assert len(run.state.waits) == 1
+    assert run.state.questions == 1
+    run.feed(st.Send(run.event(Reply), run.tick()))
+    assert run.state.waits == {}
+    assert run.state.questions == 0
+
+
+def test_a_question_is_published_once_in_the_life_of_an_execution() -> None:
+    run = begun({})
+    execution = the_one(run).id
+    first = run.feed(st.OpenWait(execution, "wait:1", Reply, run.tick(), question=run.event(Ask)))
+    run.forget(execution)
+    run.feed(st.AttemptFailed(execution, 0.0, run.tick()))
+    second = run.feed(st.OpenWait(execution, "wait:1", Reply, run.tick(), question=run.event(Ask)))
+    assert [type(command) for command in first] == [st.Publish]
+    assert second == []
+
+
+def test_one_event_answers_one_wait_the_oldest_first() -> None:
+    run = begun({A: ("two",)}, slots=2)
+    run.feed(st.Send(run.event(A), run.tick()))
+    one, two = run.state.executions
+    run.feed(st.OpenWait(two, "wait:1", B, run.tick()))
+    run.feed(st.OpenWait(one, "wait:1", B, run.tick()))
+    (_, resumed) = run.feed(st.Send(run.event(B), run.tick()))
+    assert isinstance(resumed, st.Resume)
+    assert resumed.execution == two
+    assert len(run.state.waits) == 1
+
+
+def test_a_step_that_goes_on_after_an_answer_goes_before_those_that_never_started() -> None:
+    run = begun({A: ("two",)})
+    run.feed(st.Send(run.event(A), run.tick()))
+    first = max(run.live)
+    run.feed(st.OpenWait(first, "wait:1", B, run.tick()))
+    run.feed(st.Send(run.event(A), run.tick()))  # takes the slot
+    second = max(run.live)
+    run.feed(st.Send(run.event(A), run.tick()))  # queues
+    run.feed(st.Send(run.event(B), run.tick()))  # answers, and there is no slot
+    assert run.state.executions[first].phase == "parked"
+    run.live.discard(second)
+    out = run.feed(st.Complete(second, [], run.tick(), silent=True))
+    assert [type(command) for command in out] == [st.Resume]
+    assert run.state.silent == {"two": 1}
+
+
+def test_an_attempt_that_fails_beside_a_parked_branch_keeps_a_slot_for_the_next_one() -> None:
+    run = begun({})
+    execution = the_one(run)
+    run.feed(st.OpenWait(execution.id, "wait:1", A, run.tick(), timeout=5.0))
+    run.forget(execution.id)
+    run.feed(st.AttemptFailed(execution.id, 0.0, run.tick()))
+    assert execution.holds_slot
+    assert run.state.waits == {}
+    assert run.timers == set()
+
+
+def test_a_wait_that_is_given_up_while_it_waits_for_a_slot_does_not_resume_later() -> None:
+    run = begun({A: ("two",)})
+    run.feed(st.Send(run.event(A), run.tick()))
+    first = max(run.live)
+    run.feed(st.OpenWait(first, "wait:1", B, run.tick()))
+    wait = run.state.seq
+    run.feed(st.Send(run.event(A), run.tick()))
+    second = max(run.live)
+    run.feed(st.Send(run.event(B), run.tick()))  # answered, but the slot is taken
+    run.forget(first)
+    run.feed(st.AbandonWait(wait))
+    assert run.state.lanes["two"].in_use == 2  # one over the limit: its code runs on
+    run.live.discard(second)
+    assert run.feed(st.Complete(second, [], run.tick())) == []
+
+
+def test_a_join_gives_full_sets_in_the_expected_order_and_keeps_the_rest() -> None:
+    run = begun({A: ("two",), B: ("two",)}, slots=9)
+    sent = [run.event(kind) for kind in (A, A, B, A, B)]
+    for event in sent:
+        run.feed(st.Send(event, run.tick()))
+    answers = []
+    for execution in list(run.state.executions.values())[1:]:
+        run.feed(st.Collect(execution.id, "collect:1", execution.inputs[0].event, "default", [B, A]))
+        answers.append((execution.memo or {})["collect:1"])
+    assert answers == [None, None, [sent[2], sent[0]], None, [sent[4], sent[1]]]
+    assert run.state.buffers["two", "default"].size == 1
+    assert run.state.tallies[A].collected == 2
+
+
+def test_one_event_in_two_joins_counts_as_collected_once() -> None:
+    run = begun({A: ("two",)})
+    run.feed(st.Send(run.event(A), run.tick()))
+    execution = list(run.state.executions.values())[1]
+    for buffer in "xy":
+        run.feed(st.Collect(execution.id, f"collect:{buffer}", execution.inputs[0].event, buffer, [A]))
+    assert run.state.tallies[A].collected == 1
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "timed_out", "stalled"])
+def test_a_run_that_is_over_is_not_restarted(status: st.Status) -> None:
+    run = begun({})
+    st.reduce(run.state, st.End(status), run.graph)
+    assert st.reduce(run.state, st.Restart(2000.0), run.graph) == []
+    assert run.state.status == status
