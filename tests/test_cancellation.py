@@ -25,6 +25,7 @@ from tracedflow import (
 from tracedflow.errors import ContextStateError
 from tracedflow.events import WorkflowCancelledEvent, WorkflowFailedEvent
 from tracedflow.middleware import StepNext, StepResult
+from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed, wait_none
 
 
 class Item(Event):
@@ -453,3 +454,60 @@ async def test_a_run_that_is_over_is_freed() -> None:
     gc.collect()
     alive = [found for found in gc.get_objects() if type(found) is runner_type and found.workflow is flow]
     assert alive == []
+
+
+async def test_a_layer_that_swallows_the_cancellation_does_not_keep_the_run_alive() -> None:
+    class Swallows(Middleware):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            try:
+                return await call_next(call)
+            except asyncio.CancelledError:
+                return StopEvent(result="revived")
+
+    flow = Stuck(middleware=[Swallows()])
+    handler = flow.run()
+    await flow.begun.wait()
+    await handler.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser):
+        await handler
+    assert flow.cleaned == ["cleaned"]
+
+
+async def test_a_run_may_be_cancelled_while_a_step_backs_off() -> None:
+    reasons = Reasons()
+
+    class Flow(Workflow):
+        @step(retry_policy=retry_policy(wait=wait_fixed(60)))
+        async def flaky(self, ev: StartEvent) -> StopEvent:
+            raise ConnectionError
+
+    handler = Flow(middleware=[reasons]).run()
+    while not handler.why().backing_off:
+        await asyncio.sleep(0)
+    await handler.cancel_run(timeout=1)
+    with pytest.raises(WorkflowCancelledByUser):
+        await handler
+    assert reasons.seen == {"flaky": ("CancelledError", "cancelled")}
+    assert [(record.attempt, record.outcome) for record in handler.record] == [(1, "error")]
+
+
+async def test_a_step_that_swallows_its_cancellation_is_not_tried_again() -> None:
+    calls: list[int] = []
+
+    class Flow(Workflow):
+        @step(retry_policy=retry_policy(wait=wait_none(), stop=stop_after_attempt(5)))
+        async def only(self, ev: StartEvent) -> StopEvent:
+            calls.append(1)
+            try:
+                await forever()
+            except asyncio.CancelledError:
+                raise ConnectionError from None
+            return StopEvent()
+
+    handler = Flow().run()
+    while not calls:
+        await asyncio.sleep(0)
+    await handler.cancel_run(timeout=1)
+    with pytest.raises(WorkflowCancelledByUser):
+        await handler
+    assert calls == [1]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional, Union
 import pytest
 from pydantic import BaseModel
 
-from tracedflow import Context, Event, Limit, StartEvent, StopEvent, Workflow, WorkflowValidationError, step
+from tracedflow import All, Collect, Context, Event, Limit, StartEvent, StopEvent, Take, Workflow, WorkflowValidationError, step
 from tracedflow.decorators import StepConfig
 from tracedflow.retry_policy import retry_policy, stop_after_attempt
 
@@ -281,10 +281,30 @@ def test_a_step_needs_a_return_annotation() -> None:
     refused(unannotated, "needs a return annotation")
 
 
-def test_a_step_takes_one_event() -> None:
+def test_several_event_parameters_are_a_join_of_one_class_each() -> None:
     async def two(a: First, b: Second) -> StopEvent: ...  # type: ignore[empty-body]
+    async def union(a: First | Second, b: StartEvent) -> StopEvent: ...  # type: ignore[empty-body]
+    async def twice(a: First, b: First) -> StopEvent: ...  # type: ignore[empty-body]
+    async def listed(a: list[First], b: Second) -> StopEvent: ...  # type: ignore[empty-body]
+    async def marked(a: Annotated[First, Collect()]) -> StopEvent: ...  # type: ignore[empty-body]
 
-    refused(two, "has two event parameters, `a` and `b`")
+    assert declare(two).event_parameters == {"a": [First], "b": [Second]}
+    refused(union, "`a` is a union")
+    refused(twice, "two parameters of the same event class")
+    refused(listed, "takes the list `a` and also other events")
+    refused(marked, "marks `a` with Collect")
+
+
+def test_a_list_parameter_collects() -> None:
+    async def every(evs: list[First | Second]) -> StopEvent: ...  # type: ignore[empty-body]
+    async def some(evs: Annotated[list[First], Collect(Take(2))]) -> StopEvent: ...  # type: ignore[empty-body]
+
+    assert declare(every).collection_param == "evs"
+    assert declare(every).accepted_events == [First, Second]
+    assert declare(every).collection_policy == Collect(All())
+    assert declare(some).collection_policy == Collect(Take(2))
+    with pytest.raises(ValueError, match="greater than 0"):
+        Take(0)
 
 
 def test_a_step_is_no_generator() -> None:
@@ -320,7 +340,7 @@ def test_an_option_with_a_wrong_value_is_refused(options: dict[str, Any], match:
 
 
 def test_an_option_that_does_not_exist_is_a_type_error_that_lists_those_that_do() -> None:
-    with pytest.raises(TypeError, match="no option 'num_worker'.*num_workers"):
+    with pytest.raises(TypeError, match=r"no option 'num_worker'.*num_workers"):
         step(num_worker=2)  # type: ignore[call-overload]
 
 
@@ -415,9 +435,9 @@ def test_a_name_that_is_taken_is_refused_with_both_places() -> None:
 def test_a_function_that_is_not_decorated_cannot_be_added() -> None:
     async def plain(ev: StartEvent) -> StopEvent: ...  # type: ignore[empty-body]
 
-    with pytest.raises(WorkflowValidationError, match="`plain` is not a step of .*decorate it with @step first"):
+    with pytest.raises(WorkflowValidationError, match=r"`plain` is not a step of .*decorate it with @step first"):
         Workflow.add_step(plain)
-    with pytest.raises(WorkflowValidationError, match="`plain` is not a step of .*decorate it with @step first"):
+    with pytest.raises(WorkflowValidationError, match=r"`plain` is not a step of .*decorate it with @step first"):
         Workflow().add_step(plain)
 
 

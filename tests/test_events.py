@@ -101,7 +101,7 @@ class Nest:
     class Inside(Event):
         n: int = 0
 
-    class Broken(Exception):
+    class InsideError(Exception):
         pass
 
 
@@ -417,9 +417,7 @@ def test_human_events_need_no_fields_and_take_any(kind: type[Event]) -> None:
     assert kind(prefix="?", response="!").response == "!"
 
 
-@pytest.mark.parametrize(
-    "kind", [WorkflowTimedOutEvent, WorkflowCancelledEvent, WorkflowFailedEvent]
-)
+@pytest.mark.parametrize("kind", [WorkflowTimedOutEvent, WorkflowCancelledEvent, WorkflowFailedEvent])
 def test_the_last_events_are_stop_events(kind: type[Event]) -> None:
     assert issubclass(kind, StopEvent)
 
@@ -456,7 +454,7 @@ def test_an_exception_is_saved_as_its_type_and_message() -> None:
     }
 
 
-@pytest.mark.parametrize("error", [ValueError("boom"), Nest.Broken("inner"), UnreconstructedException("m", "a.b.C")])
+@pytest.mark.parametrize("error", [ValueError("boom"), Nest.InsideError("inner"), UnreconstructedException("m", "a.b.C")])
 def test_a_saved_exception_is_rebuilt(error: Exception) -> None:
     again = reloaded(error)
     assert type(again) is type(error)

@@ -409,7 +409,7 @@ def test_a_check_can_be_skipped_for_a_step() -> None:
 
 
 def test_a_check_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(WorkflowValidationError, match="skip_graph_checks='dead_ends'.*'dead_end'"):
+    with pytest.raises(WorkflowValidationError, match=r"skip_graph_checks='dead_ends'.*'dead_end'"):
         Island(skip_graph_checks=["dead_ends"])
 
 
@@ -462,7 +462,7 @@ def test_a_step_attached_later_is_checked_with_the_next_instance() -> None:
     async def later(ev: Draft) -> StopEvent: ...  # type: ignore[empty-body]
 
     for kind in (Flow, Child):
-        with pytest.raises(WorkflowValidationError, match="`later`.*accepts Draft, which no step produces"):
+        with pytest.raises(WorkflowValidationError, match=r"`later`.*accepts Draft, which no step produces"):
             kind()
 
 
@@ -478,7 +478,7 @@ async def test_a_step_attached_later_is_checked_at_the_next_run_of_an_instance_t
     @step(workflow=Flow)
     async def later(ev: Draft) -> StopEvent: ...  # type: ignore[empty-body]
 
-    with pytest.raises(WorkflowValidationError, match="`later`.*accepts Draft, which no step produces"):
+    with pytest.raises(WorkflowValidationError, match=r"`later`.*accepts Draft, which no step produces"):
         flow.run()
 
 

@@ -363,7 +363,7 @@ async def test_an_event_can_be_sent_to_one_step() -> None:
     handler = Asking(on_stall="wait").run()
     with pytest.raises(WorkflowStepDoesNotExistError, match="no step `nobody`; it has start, use"):
         await handler.send_event(Answer(), step="nobody")
-    with pytest.raises(WorkflowRuntimeError, match="`start` .* takes StartEvent, not Answer"):
+    with pytest.raises(WorkflowRuntimeError, match=r"`start` .* takes StartEvent, not Answer"):
         await handler.send_event(Answer(), step="start")
     await handler.send_event(Answer(text="named"), step="use")
     assert await handler == "named"

@@ -52,9 +52,7 @@ def run_call() -> RunCall:
 
 def step_call(run: RunCall | None = None) -> StepCall:
     config = cast("Any", SimpleNamespace(name="work"))
-    return StepCall(
-        run=run or run_call(), config=config, execution=1, inputs=(Work(),), origin=lambda: (), enqueued_at=1.0, started_at=2.0
-    )
+    return StepCall(run=run or run_call(), config=config, execution=1, inputs=(Work(),), origin=lambda: (), enqueued_at=1.0, started_at=2.0)
 
 
 async def _end_run(call: RunCall) -> StopEvent | None:
@@ -308,11 +306,10 @@ async def waits_forever(go: Go) -> Any:
 
 
 async def refuses_to_stop(go: Go) -> Any:
-    while True:
-        try:
-            await asyncio.sleep(0)
-        except GeneratorExit:
-            continue
+    try:
+        await asyncio.sleep(0)
+    except GeneratorExit:
+        await asyncio.sleep(0)
 
 
 async def raises_when_stopped(go: Go) -> Any:
@@ -640,7 +637,7 @@ def test_no_mix_of_hostile_observers_changes_what_a_workflow_does(mix: list[Plan
         case "failure":
             assert caught is flow.errors[-1]
             assert isinstance(caught.__context__, KeyError)
-            assert frames(caught)[-2:] == ["second", "_boom"] or frames(caught)[-1] == "second"
+            assert frames(caught)[-1] == "second"
             assert not any(name in {act.__name__ for act in HOSTILE} for name in frames(caught))
         case "timeout":
             assert isinstance(caught, StepTimeoutError)

@@ -15,6 +15,8 @@ from tracedflow import (
     HumanResponseEvent,
     InputRequiredEvent,
     Middleware,
+    Notice,
+    Observer,
     RunCall,
     StartEvent,
     StepCall,
@@ -27,7 +29,7 @@ from tracedflow import (
     step,
 )
 from tracedflow.errors import StepResultError
-from tracedflow.middleware import StepNext, StepResult
+from tracedflow.middleware import RunNext, StepNext, StepResult
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_none
 
 
@@ -394,7 +396,7 @@ async def test_steps_see_what_the_caller_had_set_when_the_run_started() -> None:
 
 async def test_what_a_run_layer_sets_every_step_sees_and_the_caller_does_not() -> None:
     class Layer(Middleware):
-        async def run(self, call: RunCall, call_next: Callable[[RunCall], Awaitable[StopEvent | None]], /) -> StopEvent | None:
+        async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
             VARIABLE.set("layer")
             return await call_next(call)
 
@@ -846,3 +848,111 @@ async def test_a_step_may_return_an_event_that_it_did_not_declare_and_is_told_on
 
     assert await Flow().run() == 5
     assert sum("returned Other, but declares StopEvent" in message for message in caplog.messages) == 1
+
+
+# layers around a whole run
+
+
+class OnRun(Middleware):
+    """Puts `act` around the run."""
+
+    def __init__(self, act: Callable[[RunCall, RunNext], Awaitable[StopEvent | None]]) -> None:
+        self._act = act
+
+    async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+        return await self._act(call, call_next)
+
+
+async def test_a_run_layer_that_raises_before_the_run_ends_it_and_its_stream() -> None:
+    async def refuse(call: RunCall, call_next: RunNext) -> StopEvent | None:
+        raise PermissionError("closed")
+
+    flow = Straight(middleware=[OnRun(refuse)])
+    handler = flow.run()
+    assert len([event async for event in handler.stream_events()]) == 1
+    with pytest.raises(PermissionError, match="closed"):
+        await handler
+    assert flow.called == []
+
+
+async def test_a_run_layer_that_raises_after_the_run_fails_it() -> None:
+    async def refuse(call: RunCall, call_next: RunNext) -> StopEvent | None:
+        await call_next(call)
+        raise PermissionError("too late")
+
+    with pytest.raises(PermissionError, match="too late"):
+        await Straight(middleware=[OnRun(refuse)]).run()
+
+
+async def test_a_run_layer_may_answer_in_place_of_the_run() -> None:
+    async def answer(call: RunCall, call_next: RunNext) -> StopEvent | None:
+        return StopEvent(result="cached")
+
+    flow = Straight(middleware=[OnRun(answer)])
+    handler = flow.run()
+    assert [event.result async for event in handler.stream_events() if isinstance(event, StopEvent)] == ["cached"]
+    assert await handler == "cached"
+    assert flow.called == []
+
+
+async def test_a_run_layer_may_save_a_run_that_failed() -> None:
+    async def save(call: RunCall, call_next: RunNext) -> StopEvent | None:
+        try:
+            return await call_next(call)
+        except ConnectionError:
+            return StopEvent(result="saved")
+
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            raise ConnectionError
+
+    handler = Flow(middleware=[OnRun(save)]).run()
+    assert [event.result async for event in handler.stream_events() if isinstance(event, StopEvent)] == ["saved"]
+    assert await handler == "saved"
+
+
+async def test_a_listener_that_raises_is_logged_once_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Middleware):
+        def on(self, notice: Notice, /) -> None:
+            raise ZeroDivisionError
+
+    assert await FanOut(5, middleware=[Broken()]).run() == [0, 10, 20, 30, 40]
+    texts = [text for text in caplog.messages if "raised on EventSent" in text]
+    assert len(texts) == 1
+
+
+async def test_an_observer_that_raises_or_suspends_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    class Raises(Observer):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            raise ZeroDivisionError
+
+    class Suspends(Observer):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            await asyncio.sleep(1)
+            return await call_next(call)
+
+    class Replaces(Observer):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            await call_next(call)
+            return Other(n=1000)
+
+    flow = Straight(middleware=[Raises(), Suspends(), Replaces()])
+    assert await flow.run() == 1
+    assert flow.called == ["first", "middle", "last"]
+
+
+async def test_two_calls_of_once_at_the_same_time_call_the_function_once() -> None:
+    calls: list[int] = []
+
+    async def slow() -> int:
+        calls.append(1)
+        await asyncio.sleep(0)
+        return len(calls)
+
+    class Flow(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await asyncio.gather(ctx.once("key", slow), ctx.once("key", slow)))
+
+    assert await Flow().run() == [1, 1]

@@ -585,3 +585,14 @@ async def test_an_event_sent_in_the_same_turn_comes_in_time() -> None:
     await written.wait()
     await handler.send_event(Item(n=1))
     assert await handler == 1
+
+
+async def test_a_wait_that_a_step_left_open_in_a_task_of_its_own_is_no_sign_of_life() -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> StopEvent | None:
+            self.task = asyncio.ensure_future(ctx.wait_for_event(Item))
+            await asyncio.sleep(0)
+            return None
+
+    await stall(Flow().run())

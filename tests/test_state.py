@@ -424,7 +424,9 @@ def test_a_state_saved_anywhere_and_loaded_goes_on_as_if_nothing_had_happened(
     for happened in run.inputs[:cut]:
         st.reduce(state, happened, graph)
     state = saved_and_loaded(state)
-    rest = [[type(command).__name__ for command in st.reduce(state, happened, graph)] for happened in with_events_of(run.inputs, state, cut)]
+    rest = [
+        [type(command).__name__ for command in st.reduce(state, happened, graph)] for happened in with_events_of(run.inputs, state, cut)
+    ]
     assert rest == run.commands[cut:]
     assert picture(state) == picture(run.state)
 
@@ -477,7 +479,7 @@ def test_a_run_that_goes_on_elsewhere_starts_again_what_was_live_and_loses_nothi
         run.live.add(execution)
         run.parked.add((execution, timer))
         assert live[execution][2] > run.now  # type: ignore[operator]
-    run.check({name: 0 for name in STEPS}, may_exceed=False)
+    run.check(dict.fromkeys(STEPS, 0), may_exceed=False)
     assert run.state.status == "running"
     assert set(run.state.executions) == set(live)
     for each in run.state.executions.values():

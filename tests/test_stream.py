@@ -274,7 +274,7 @@ async def test_what_is_no_event_is_refused_where_it_is_written(wrong: Any) -> No
     class Flow(Workflow):
         @step
         async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
-            with pytest.raises(WorkflowRuntimeError, match="write_event_to_stream.. takes an event, not"):
+            with pytest.raises(WorkflowRuntimeError, match=r"write_event_to_stream.. takes an event, not"):
                 ctx.write_event_to_stream(wrong)
             return StopEvent()
 
@@ -403,8 +403,7 @@ async def test_a_closed_reader_ends_at_once() -> None:
     await anext(stream)
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):
-        while True:
-            await anext(stream)
+        await anext(stream)
     await handler.cancel_run()
 
 
@@ -437,7 +436,7 @@ async def test_only_the_last_events_are_kept_and_an_older_offset_says_how_many_a
     handler = Counting(count=10, keep_events=4).run()
     await handler
     assert await read(handler, offset=7) == [7, 8, 9, StopEvent]
-    with pytest.raises(StreamOffsetError, match="5 events from offset 2 on are no longer kept.*keep_events"):
+    with pytest.raises(StreamOffsetError, match=r"5 events from offset 2 on are no longer kept.*keep_events"):
         await read(handler, offset=2)
     with pytest.raises(StreamOffsetError, match="7 events from offset 0"):
         await read(handler)

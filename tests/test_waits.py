@@ -799,3 +799,88 @@ async def test_a_wait_for_something_impossible_is_refused(arguments: dict[str, A
 
     with pytest.raises(WorkflowRuntimeError, match=said):
         await Flow(timeout=5).run()
+
+
+# waits that are cut short at an awkward moment
+
+
+async def test_a_wait_given_up_after_its_answer_came_but_before_a_slot_was_free_leaves_the_slots_right() -> None:
+    """The step's own timeout fires while another execution has the one slot; afterwards there is still one slot."""
+    release, gave_up = asyncio.Event(), asyncio.Event()
+    running = 0
+    peak = 0
+
+    class Flow(Workflow):
+        @step
+        async def spread(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=n) for n in range(2)]
+
+        @step(num_workers=1)
+        async def work(self, ctx: Context, ev: Item) -> Early:
+            nonlocal running, peak
+            if ev.n == 0:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await ctx.wait_for_event(Answer)
+                gave_up.set()
+                await ctx.wait_for_event(Answer, waiter_id="again", requirements={"n": 2})
+            elif ev.n == 1:
+                await release.wait()
+            running += 1
+            peak = max(peak, running)
+            await asyncio.sleep(0)
+            running -= 1
+            return Early(n=ev.n)
+
+        @step
+        async def more(self, ctx: Context, ev: Early) -> Item | StopEvent | None:
+            got = ctx.collect_events(ev, [Early] * 6)
+            if got is not None:
+                return StopEvent(result=sorted(each.n for each in got))
+            return Item(n=ev.n + 2) if ev.n < 4 else None
+
+    handler = Flow(timeout=5).run()
+    await parked(handler)
+    await turns()
+    await handler.send_event(Answer(n=1))  # answered; but the other execution has the slot
+    await gave_up.wait()
+    release.set()
+    await parked(handler)
+    await handler.send_event(Answer(n=2))
+    assert await handler == [0, 1, 2, 3, 4, 5]
+    assert peak == 1
+
+
+async def test_an_execution_parked_again_after_it_gave_up_an_answered_wait_holds_no_slot() -> None:
+    release = asyncio.Event()
+    order: list[str] = []
+
+    class Flow(Workflow):
+        @step
+        async def spread(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=n) for n in range(3)]
+
+        @step(num_workers=1)
+        async def work(self, ctx: Context, ev: Item) -> StopEvent | None:
+            if ev.n == 0:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await ctx.wait_for_event(Answer)
+                order.append("gave up")
+                answer = await ctx.wait_for_event(Early)
+                return StopEvent(result=answer.n)
+            if ev.n == 1:
+                await release.wait()
+                return None
+            ctx.send_event(Early(n=3))
+            return None
+
+    handler = Flow(timeout=5).run()
+    await parked(handler)
+    await turns()
+    await handler.send_event(Answer())
+    while not order:
+        await asyncio.sleep(0)
+    await parked(handler)
+    release.set()
+    assert await handler == 3

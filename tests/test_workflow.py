@@ -610,3 +610,172 @@ def test_the_jumping_loop_jumps() -> None:
     with contextlib.suppress(TimeoutError):
         jump(asyncio.sleep(3600))
     assert time.monotonic() - before < 60
+
+
+# what a step may return and send
+
+
+class Item(Event):
+    n: int = 0
+
+
+class SpecialItem(Item):
+    pass
+
+
+async def forgotten() -> StopEvent:
+    return StopEvent()
+
+
+@pytest.mark.parametrize(
+    ("result", "match"),
+    [
+        (lambda: "text", "returned an instance of str; it must return an event or None"),
+        (lambda: {"result": 1}, "an instance of dict"),
+        (lambda: StopEvent, "an instance of"),
+        (forgotten, r"a coroutine \(did you forget `await`\?\)"),
+        (lambda: [Item()], r"a list; annotate it `-> list\[...\]`"),
+        (lambda: (Item(),), "an instance of tuple"),
+    ],
+    ids=["str", "dict", "class", "coroutine", "list", "tuple"],
+)
+async def test_what_is_no_event_fails_the_run_and_names_the_step(result: Any, match: str) -> None:
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            return result()  # type: ignore[no-any-return]
+
+    with pytest.raises(WorkflowRuntimeError, match=match) as caught:
+        await Flow().run()
+    assert "`only`" in str(caught.value)
+    assert __file__ in str(caught.value)
+    gc.collect()  # a forgotten coroutine is closed: no warning
+
+
+async def test_a_list_may_hold_events_only() -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> list[Item]:
+            return [Item(), "text"]  # type: ignore[list-item]
+
+        @step
+        async def second(self, ev: Item) -> StopEvent:
+            return StopEvent()
+
+    with pytest.raises(WorkflowRuntimeError, match=r"`first`.*returned a list with an instance of str in it"):
+        await Flow().run()
+
+
+async def test_an_empty_list_is_nothing() -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> list[Item]:
+            return []
+
+        @step
+        async def second(self, ev: Item) -> StopEvent:
+            return StopEvent()
+
+    with pytest.raises(WorkflowStalledError, match="`first`"):
+        await Flow().run()
+
+
+async def test_an_event_that_was_not_declared_is_delivered_with_one_warning_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> StopEvent | None:
+            return Item(n=0)  # type: ignore[return-value]
+
+        @step(skip_graph_checks=["reachability"])
+        async def second(self, ev: Item) -> StopEvent | None:
+            return Item(n=ev.n + 1) if ev.n < 3 else StopEvent(ev.n)  # type: ignore[return-value]
+
+    assert await Flow(disable_validation=True).run() == 3
+    told = [record.getMessage() for record in caplog.records if "returned Item, but declares StopEvent" in record.getMessage()]
+    assert len(told) == 2
+    assert "`first`" in told[0]
+    assert "`second`" in told[1]
+
+
+async def test_a_subclass_is_not_delivered_to_a_step_that_takes_the_base_and_the_run_says_so() -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> Item:
+            return SpecialItem()
+
+        @step
+        async def second(self, ev: Item) -> StopEvent:
+            return StopEvent(type(ev).__name__)
+
+    meant = r"step `second` takes Item but not its subclasses; see @step\(accept_event_subclasses=True\)"
+    with pytest.raises(WorkflowStalledError, match=meant):
+        await Flow().run()
+
+
+async def test_a_step_may_opt_into_subclasses() -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> Item:
+            return SpecialItem()
+
+        @step(accept_event_subclasses=True)
+        async def second(self, ev: Item) -> StopEvent:
+            return StopEvent(type(ev).__name__)
+
+    assert await Flow().run() == "SpecialItem"
+
+
+async def test_the_same_object_goes_to_every_step_that_takes_it() -> None:
+    seen: list[Event] = []
+
+    class Flow(Workflow):
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> Item | None:
+            item = Item(n=1)
+            seen.append(item)
+            ctx.send_event(item)
+            return None
+
+        @step
+        async def second(self, ev: Item) -> None:
+            seen.append(ev)
+
+        @step
+        async def third(self, ev: Item) -> StopEvent:
+            seen.append(ev)
+            return StopEvent()
+
+    await Flow().run()
+    assert len(seen) == 3
+    assert all(each is seen[0] for each in seen)
+
+
+async def test_a_stop_event_that_is_sent_ends_nothing_and_the_run_says_why() -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> StopEvent | None:
+            ctx.send_event(StopEvent("sent"))
+            return None
+
+    with pytest.raises(WorkflowStalledError, match="a StopEvent ends the run only when a step returns it"):
+        await Flow().run()
+
+
+async def test_an_event_sent_right_after_run_arrives_after_the_start_event() -> None:
+    order: list[str] = []
+
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> Item | None:
+            order.append("start")
+            return None
+
+        @step
+        async def second(self, ev: Item) -> StopEvent:
+            order.append("item")
+            return StopEvent(ev.n)
+
+    handler = Flow().run()
+    handler.ctx.send_event(Item(n=4))
+    assert await handler == 4
+    assert order == ["start", "item"]

@@ -170,6 +170,8 @@ class Runner:
                 self.start_ready()
         if not self.state.executions:
             self.stalls.look()
+        elif self.settings.stepwise:
+            self.stepper.look()
 
     def stream(self, offset: int | None, *, expose_internal: bool) -> EventStream:
         """Attach a reader to the stream."""
@@ -184,9 +186,9 @@ class Runner:
         except QueueFullError as error:
             self.step_failed(scope, error)
             return
+        silent = not events and not call.emitted and not call.collecting
         if self.settings.stepwise:
             events, stream = self.stepper.hold_back(events), False
-        silent = not events and not call.emitted and not call.collecting
         self._going_on = scope
         now = scope.ended_at = self.now()
         self.apply(st.Complete(call.execution, events, now, call._outgoing, call.span_context, stream, silent))

@@ -128,6 +128,8 @@ class EventStream(AsyncIterator[Event]):
     async def __anext__(self) -> Event:
         log, cursor = self._log, self._cursor
         while True:
+            if not log.has(cursor):  # closed, or ended before
+                raise StopAsyncIteration
             if cursor.offset < log.gone:
                 log.detach(cursor)
                 raise StreamOffsetError(
@@ -139,14 +141,11 @@ class EventStream(AsyncIterator[Event]):
                 cursor.offset += 1
                 if cursor.expose_internal or not isinstance(event, InternalDispatchEvent):
                     return event
-            elif log.closed or self._is_closed():
+            elif log.closed:
                 log.detach(cursor)
                 raise StopAsyncIteration
             else:
                 await log.more(cursor)
-
-    def _is_closed(self) -> bool:
-        return not self._log.has(self._cursor)
 
     async def aclose(self) -> None:
         """Detach from the run; iterating again ends at once."""

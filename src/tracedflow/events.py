@@ -143,9 +143,17 @@ class Event(DictLikeModel):
         TypeError: positional arguments were given.
     """
 
+    if TYPE_CHECKING:  # else type checkers take the declared fields for all there is
+
+        def __init__(self, /, **data: Any) -> None: ...
+
 
 class StartEvent(Event):
     """Starts a run: the keywords of `workflow.run(...)` become its data. Subclass it for a typed entry point."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, /, **data: Any) -> None: ...
 
 
 class StopEvent(Event):
@@ -197,9 +205,17 @@ class StopEvent(Event):
 class InputRequiredEvent(Event):
     """Asks a human for input: it goes to the stream and needs no step that accepts it."""
 
+    if TYPE_CHECKING:
+
+        def __init__(self, /, **data: Any) -> None: ...
+
 
 class HumanResponseEvent(Event):
     """Answers an `InputRequiredEvent`; it comes from outside and needs no step that produces it."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, /, **data: Any) -> None: ...
 
 
 class UnreconstructedException(Exception):  # noqa: N818 - the name is part of the public API

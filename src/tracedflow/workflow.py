@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -95,8 +95,13 @@ class Workflow(Generic[RunResultT]):
         WorkflowValidationError: the steps and events do not fit together. Every problem is listed.
     """
 
-    add_step: ClassVar[_AddStep] = _AddStep()
-    """Attach a free function that is decorated with `@step`, to the class or to one instance."""
+    if TYPE_CHECKING:  # pyright finds no descriptor in a protocol
+
+        @classmethod
+        def add_step(cls, func: StepFunction, /) -> None:
+            """Attach a free function that is decorated with `@step`, to the class or to one instance."""
+    else:
+        add_step = _AddStep()
 
     _own_steps: ClassVar[dict[str, StepFunction]] = {}  # free functions attached to this very class
     _checked: ClassVar[dict[tuple[str, ...], Graph]] = {}
@@ -210,8 +215,8 @@ class Workflow(Generic[RunResultT]):
         functions = {**cls._class_steps(), **attached}
         configs: dict[str, StepConfig] = {}
         unreadable: list[str] = []
-        for name, function in functions.items():
-            config = configs[name] = cast("StepConfig", config_of(function))
+        for step_name, function in functions.items():
+            config = configs[step_name] = cast("StepConfig", config_of(function))
             try:
                 config.settle()
             except WorkflowValidationError as error:

@@ -228,12 +228,14 @@ class Context(Generic[StateT]):
         scope = self._inside_step("idempotency_key")
         return f"{scope.runner.run_id}/{scope.execution.step}/{scope.execution.id}"
 
-    async def once(self, key: str, fn: Callable[[], Awaitable[ValueT]] | Callable[[], ValueT]) -> ValueT:
+    def once(self, key: str, fn: Callable[[], Awaitable[ValueT]] | Callable[[], ValueT]) -> Awaitable[ValueT]:
         """Call `fn` once in the life of this execution; retries and resumes get the same value.
 
         The value must be one that the serializer of the run can save, if the run is ever saved.
         """
-        scope = self._inside_step("once", asynchronous=True)
+        return self._once(self._inside_step("once", asynchronous=True), key, fn)
+
+    async def _once(self, scope: StepScope, key: str, fn: Callable[[], Awaitable[ValueT]] | Callable[[], ValueT]) -> ValueT:
         known, value = scope.recall(f"once:{key}")
         if known:
             return cast("ValueT", value)
@@ -274,15 +276,15 @@ class Context(Generic[StateT]):
 
     # --- kept from the seed's era ---
 
-    async def get(self, key: str, default: Any = _MISSING) -> Any:
+    def get(self, key: str, default: Any = _MISSING) -> Awaitable[Any]:
         """Return a value of the store. Deprecated: use `await ctx.store.get(key)`."""
         warnings.warn("ctx.get is deprecated; use ctx.store.get", DeprecationWarning, stacklevel=2)
-        return await (self.store.get(key) if default is _MISSING else self.store.get(key, default))
+        return self.store.get(key) if default is _MISSING else self.store.get(key, default)
 
-    async def set(self, key: str, value: Any) -> None:
+    def set(self, key: str, value: Any) -> Awaitable[None]:
         """Set a value of the store. Deprecated: use `await ctx.store.set(key, value)`."""
         warnings.warn("ctx.set is deprecated; use ctx.store.set", DeprecationWarning, stacklevel=2)
-        await self.store.set(key, value)
+        return self.store.set(key, value)
 
     # --- which face this is ---
 
