@@ -45,50 +45,73 @@ class Ask(InputRequiredEvent):
     n: int = 0
 
 
+class Failed(Event):
+    n: int = 0
+
+
 class Reply(HumanResponseEvent):
     n: int = 0
     waiter_id: str | None = None
 
 
 KINDS: tuple[type[Event], ...] = (A, SubA, B, C, Ask, Reply)
-TYPES = (Go, Stop, *KINDS)
+TYPES = (Go, Stop, Failed, *KINDS)
 STEPS = ("one", "two", "three")
 MAX_INPUTS = 40
 
 
 @dataclass
 class Graph:
-    """Which steps take which events."""
+    """What each step takes: single events of some classes, a list of them, or one of each."""
 
-    routes: dict[type[Event], tuple[str, ...]]
-    has_joins: bool = False
+    single: dict[str, tuple[type[Event], ...]]
+    lists: dict[str, tuple[tuple[type[Event], ...], int | None]] = field(default_factory=dict)
+    joins: dict[str, tuple[type[Event], ...]] = field(default_factory=dict)
+    feeds: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def has_joins(self) -> bool:
+        return bool(self.lists or self.joins)
 
     def takers(self, event: type[Event], /) -> tuple[str, ...]:
-        return self.routes.get(event, ())
+        return tuple(step for step in STEPS if event in (*self.single.get(step, ()), *self.joins.get(step, ())))
+
+    def collectors(self, event: type[Event], /) -> tuple[str, ...]:
+        return tuple(step for step, (kinds, _) in self.lists.items() if event in kinds)
+
+    def take(self, step: str, /) -> int | None:
+        return self.lists[step][1]
+
+    def slots(self, step: str, /) -> tuple[type[Event], ...] | None:
+        return self.joins.get(step)
+
+    def slot(self, step: str, event: type[Event], /) -> int:
+        return self.joins[step].index(event)
+
+    def closed_by(self, step: str, /) -> tuple[str, ...]:
+        return self.feeds.get(step, ())
 
     def near_miss(self, event: type[Event], /) -> str | None:
         return None
 
-    def collectors(self, event: type[Event], /) -> tuple[str, ...]:
-        return ()
 
-    def take(self, step: str, /) -> int | None:
-        raise AssertionError("not asked without joins")
-
-    def slots(self, step: str, /) -> tuple[type[Event], ...] | None:
-        raise AssertionError("not asked without joins")
-
-    def slot(self, step: str, event: type[Event], /) -> int:
-        raise AssertionError("not asked without joins")
-
-    def closed_by(self, step: str, /) -> tuple[str, ...]:
-        return ()
+some_kinds = hyp.lists(hyp.sampled_from(KINDS), unique=True).map(tuple)
 
 
 @hyp.composite
 def graphs(draw: hyp.DrawFn) -> Graph:
-    routes = {kind: tuple(draw(hyp.lists(hyp.sampled_from(STEPS), unique=True))) for kind in KINDS}
-    return Graph({**routes, Go: tuple(draw(hyp.lists(hyp.sampled_from(STEPS), unique=True, min_size=1)))})
+    graph = Graph({STEPS[0]: (Go, *draw(some_kinds))})
+    for step in STEPS[1:]:
+        match draw(hyp.sampled_from(["single", "single", "list", "join"])):
+            case "single":
+                graph.single[step] = (*draw(some_kinds), *draw(hyp.sampled_from([(), (Go,)])))
+            case "list":
+                graph.lists[step] = (draw(some_kinds), draw(hyp.sampled_from([None, None, 1, 2])))
+            case _:
+                graph.joins[step] = draw(hyp.lists(hyp.sampled_from(KINDS), unique=True, min_size=2, max_size=3).map(tuple))
+    for step in STEPS:
+        graph.feeds[step] = tuple(draw(hyp.lists(hyp.sampled_from(sorted(graph.lists)), unique=True))) if graph.lists else ()
+    return graph
 
 
 # --- saving, as a serializer would
@@ -184,7 +207,7 @@ class Watched:
                 self.finished += 1
                 assert state.status == "completed"
             case st.Dropped():
-                assert command.drop.reason in ("unclaimed", "overflow", "run_ended")
+                assert command.drop.reason in ("unclaimed", "overflow", "run_ended", "not_needed")
                 assert command.final == (command.drop.reason != "unclaimed")
             case st.Joining():
                 assert command.execution in self.live
@@ -201,6 +224,7 @@ class Watched:
         if not st.is_over(state):
             self.check_lanes(before, may_exceed=may_exceed)
             self.check_parked()
+            self.check_streams()
         assert state.questions >= 0
         assert self.finished <= 1
         for buffer in state.buffers.values():
@@ -211,7 +235,7 @@ class Watched:
         pending = Counter(type(envelope.event) for envelope in self.state.pending())
         for kind, tally in self.state.tallies.items():
             assert tally.sent == tally.consumed + tally.streamed + tally.dropped + pending[kind], kind
-            assert tally.collected <= tally.consumed, kind
+            assert tally.collected <= tally.sent, kind
         assert set(pending) <= set(self.state.tallies)
         assert all(len(box) <= st.HELD_PER_TYPE for box in self.state.held.values())
 
@@ -231,6 +255,19 @@ class Watched:
             for each in here:
                 assert each.holds_slot == (each.phase == "running"), each
                 assert (each.phase == "queued") == (each.id not in self.live), each
+
+    def check_streams(self) -> None:
+        """A list is open as long as something that follows from it is live."""
+        state = self.state
+        inside = Counter(each.scopes[-1] for each in state.executions.values() if each.scopes)
+        inside += Counter(stream.outer[-1] for stream in state.streams.values() if stream.outer)
+        assert {number: stream.live for number, stream in state.streams.items()} == dict(inside)
+        for stream in state.streams.values():
+            assert not stream.fired & stream.members.keys()
+        for (step, _), slots in state.slots.items():
+            assert len(slots) == len(self.graph.joins[step])
+            assert any(slots)
+            assert not all(slots)
 
     def check_parked(self) -> None:
         state = self.state
@@ -286,10 +323,28 @@ def send(run: Watched, draw: Choose) -> None:
 def complete(run: Watched, draw: Choose) -> None:
     execution = draw(hyp.sampled_from(active(run)))
     kinds = draw(hyp.lists(hyp.sampled_from((*KINDS, *KINDS, Stop)), max_size=3))
+    listed = run.graph.has_joins and draw(hyp.booleans())
     run.live.discard(execution)
     run.forget(execution)
-    run.feed(st.Complete(execution, [run.event(kind) for kind in kinds], run.tick(), silent=not kinds))
+    events = [run.event(kind) for kind in kinds]
+    run.feed(st.Complete(execution, events, run.tick(), stream=listed, silent=not kinds))
     assert execution not in run.state.executions
+
+
+def recover(run: Watched, draw: Choose) -> None:
+    execution = draw(hyp.sampled_from(active(run)))
+    handlers = sorted(run.graph.single.keys() - {run.state.executions[execution].step})
+    if not handlers:
+        return
+    handler = draw(hyp.sampled_from(handlers))
+    run.live.discard(execution)
+    run.forget(execution)
+    before = st.recoveries(run.state.executions[execution])
+    run.feed(st.Recover(execution, handler, run.event(Failed), run.tick()))
+    assert execution not in run.state.executions
+    taken = max(run.state.executions.values(), key=lambda each: each.inputs[0].id if each.step == handler else 0)
+    assert taken.inputs[0].source == execution
+    assert st.recoveries(taken) == (*before, handler)
 
 
 def fail(run: Watched, draw: Choose) -> None:
@@ -338,7 +393,7 @@ def collect(run: Watched, draw: Choose) -> None:
     execution = draw(hyp.sampled_from(active(run)))
     live = run.state.executions[execution]
     own = draw(hyp.sampled_from((A, B)))
-    event = draw(hyp.sampled_from([live.inputs[0].event, run.event(own)]))
+    event = draw(hyp.sampled_from([*(envelope.event for envelope in live.inputs), run.event(own)]))
     expected = draw(hyp.lists(hyp.sampled_from((A, B, C, Go)), min_size=1, max_size=4))
     run.feed(st.Collect(execution, f"collect:{run.number}", event, draw(hyp.sampled_from("xy")), expected))
 
@@ -366,7 +421,7 @@ def end(run: Watched, draw: Choose) -> None:
 def moves(run: Watched) -> list[Callable[[Watched, Choose], None]]:
     found = [send, send, stream, stale]
     if active(run):
-        found += [complete] * 3 + [fail, open_wait, open_wait, collect, collect, remember]
+        found += [complete] * 4 + [fail, recover, open_wait, open_wait, collect, collect, remember]
     if run.abandonable():
         found.append(abandon)
     if run.timers:
@@ -504,7 +559,8 @@ def go_on(run: Watched, draw: Choose) -> None:
 
 
 def begun(routes: dict[type[Event], tuple[str, ...]], slots: int = 1) -> Watched:
-    run = Watched(Graph({Go: ("one",), **routes}), st.new_state("r", dict.fromkeys(STEPS, slots)))
+    single = {step: tuple(kind for kind, takers in {Go: ("one",), **routes}.items() if step in takers) for step in STEPS}
+    run = Watched(Graph(single), st.new_state("r", dict.fromkeys(STEPS, slots)))
     run.feed(st.Begin(run.event(Go), run.tick()))
     return run
 

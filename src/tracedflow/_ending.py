@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from ._dispatch import Dispatcher
 from ._scope import StepScope
 from .errors import WorkflowCancelledByUser, WorkflowStalledError, WorkflowTimeoutError
 from .events import (
+    Event,
+    StepFailedEvent,
     StopEvent,
     UnreconstructedException,
     WorkflowCancelledEvent,
@@ -23,9 +26,11 @@ from .outcomes import error_type
 
 if TYPE_CHECKING:
     from ._runner import Runner
+    from .records import RunReport
 
 _log = logging.getLogger("tracedflow")
 
+_LATE = 0.1  # seconds after which a timer that fires late is worth a word
 _CANCEL_REASONS: dict[str, str] = {"failed": "sibling_failed", "timed_out": "run_timeout", "suspended": "suspended"}
 
 
@@ -129,3 +134,32 @@ def _abandon(runner: Runner, scope: StepScope) -> None:
     scope.abandon(text)
     runner.abandoned.append(name)
     _log.warning("run %s of %s: %s still runs", runner.run_id, runner.call.workflow, text)
+
+
+def recover(runner: Runner, scope: StepScope, error: Exception) -> bool:
+    """Give the failure to a `@catch_error` step, if there is one and its budget for this line of events is not used up."""
+    call, execution = scope.call, scope.execution
+    handler = runner.graph.handler_for(call.step)
+    if handler is None or st.recoveries(execution).count(handler.name) >= handler.catch_error_max_recoveries:
+        return False
+    now = runner.now()
+    event = StepFailedEvent(
+        step_name=call.step,
+        input_event=call.inputs[0] if call.inputs else Event(),
+        exception=error,
+        attempts=scope.attempt,
+        elapsed_seconds=now - (execution.first_started_at or now),
+        failed_at=datetime.fromtimestamp(now, UTC),
+    )
+    runner.apply(st.Recover(execution.id, handler.name, event, now, call._outgoing, call.span_context))
+    return True
+
+
+def timeout_error(runner: Runner, report: RunReport) -> WorkflowTimeoutError:
+    """Return the error of a run whose time is over; it says so if the timer could not fire in time."""
+    assert runner.deadline is not None
+    late = runner.now() - runner.deadline
+    text = f"Run {runner.run_id} of {runner.call.workflow} exceeded its timeout of {runner.settings.timeout:g} s."
+    if late > _LATE:
+        text += f" It could not fire for {late:.1f} s: {report.blocked or 'the event loop was blocked'}."
+    return WorkflowTimeoutError(f"{text}\n{report}", report)

@@ -8,14 +8,13 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, assert_never
 
 from . import _live
 from . import _state as st
 from ._announce import dropped, joined, publish, routed
 from ._dispatch import Dispatcher, current_runner
-from ._ending import Ending, annotate, last_event, tear_down
+from ._ending import Ending, annotate, last_event, recover, tear_down, timeout_error
 from ._permits import acquire
 from ._report import report_of
 from ._scope import StepScope
@@ -25,18 +24,16 @@ from ._snapshot import SavedRun
 from ._stalls import StallWatch
 from ._stepwise import Stepper
 from ._stream import EventLog, EventStream
-from ._turn import turn_of
+from ._turn import may_go_on, turn_of
 from .clock import active as active_clock
 from .context import Context
 from .errors import (
     QueueFullError,
     WorkflowCancelledByUser,
     WorkflowStalledError,
-    WorkflowTimeoutError,
 )
 from .events import (
     Event,
-    StepFailedEvent,
     StopEvent,
 )
 from .middleware import (
@@ -103,10 +100,10 @@ class Runner:
         self.deadline: float | None = None
         self.handler: WorkflowHandler[Any]
         self.task: asyncio.Task[None]
-        self._steps = workflow._bound_steps(graph)
+        self.steps = workflow._bound_steps(graph)
         self._step_context: contextvars.Context | None = None
-        self._ready: deque[st.Execution] = deque()
-        self._turn = turn_of(self.loop)
+        self.ready: deque[st.Execution] = deque()
+        self.turn = turn_of(self.loop)
         self._going_on: StepScope | None = None  # the execution whose task is free to go on
         self._next: StepScope | None = None  # what it goes on with
         self.unbegun = 0  # executions that were started and have not run yet
@@ -163,14 +160,14 @@ class Runner:
         for command in st.reduce(self.state, happened, self.graph):
             self._carry_out(command)
         ended, self._going_on = self._going_on, None
-        if self._ready and not self.settings.stepwise:
-            if ended is not None and self._may_go_on(ended, ended.ended_at):
-                self._next = self._open(self.choose(self._ready), ended.ended_at)
+        if self.ready and not self.settings.stepwise:
+            if ended is not None and may_go_on(self, ended, ended.ended_at):
+                self._next = self._open(self.choose(self.ready), ended.ended_at)
             else:
                 self.start_ready()
         if not self.state.executions:
             self.stalls.look()
-        elif self.settings.stepwise:
+        if self.settings.stepwise:
             self.stepper.look()
 
     def stream(self, offset: int | None, *, expose_internal: bool) -> EventStream:
@@ -179,19 +176,15 @@ class Runner:
 
     def step_completed(self, scope: StepScope, events: Sequence[Event], *, stream: bool = False) -> None:
         """Hear from the dispatcher that a step execution ended well."""
-        call = scope.call
         try:
             if events and self.settings.max_queued is not None:
                 check_queue(self, events[0])
         except QueueFullError as error:
             self.step_failed(scope, error)
             return
-        silent = not events and not call.emitted and not call.collecting
-        if self.settings.stepwise:
-            events, stream = self.stepper.hold_back(events), False
         self._going_on = scope
-        now = scope.ended_at = self.now()
-        self.apply(st.Complete(call.execution, events, now, call._outgoing, call.span_context, stream, silent))
+        scope.ended_at = self.now()
+        self.apply(scope.completion(events, stream=stream, at=scope.ended_at))
         self._forget(scope)
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
@@ -208,7 +201,7 @@ class Runner:
             self.finish(Ending(status="cancelled", error=WorkflowCancelledByUser(text), scope=scope))
             return
         annotate(error, scope)
-        if isinstance(error, Exception) and self._recover(scope, error):
+        if isinstance(error, Exception) and recover(self, scope, error):
             return
         self.finish(Ending(status="failed", error=error, scope=scope, trace=error.__traceback__))
 
@@ -216,24 +209,6 @@ class Runner:
         """Hear of a fault of the engine itself: the run must not wait for what will never come."""
         error.add_note(f"a fault of tracedflow itself, in run {self.run_id} of {self.call.workflow}; please report it")
         self.finish(Ending(status="failed", error=error, trace=error.__traceback__))
-
-    def _recover(self, scope: StepScope, error: Exception) -> bool:
-        """Give the failure to a `@catch_error` step, if there is one and its budget for this line of events is not used up."""
-        call, execution = scope.call, scope.execution
-        handler = self.graph.handler_for(call.step)
-        if handler is None or st.recoveries(execution).count(handler.name) >= handler.catch_error_max_recoveries:
-            return False
-        now = self.now()
-        event = StepFailedEvent(
-            step_name=call.step,
-            input_event=call.inputs[0] if call.inputs else Event(),
-            exception=error,
-            attempts=scope.attempt,
-            elapsed_seconds=now - (execution.first_started_at or now),
-            failed_at=datetime.fromtimestamp(now, UTC),
-        )
-        self.apply(st.Recover(execution.id, handler.name, event, now, call._outgoing, call.span_context))
-        return True
 
     def _forget(self, scope: StepScope) -> None:
         scope.write_record()
@@ -258,11 +233,13 @@ class Runner:
     def _carry_out(self, command: st.Command) -> None:
         match command:
             case st.Start():
-                self._ready.append(command.execution)
+                self.ready.append(command.execution)
             case st.Routed():
                 routed(self, command)
             case st.Resume():
-                self._resume(command)
+                self.resume(command)
+            case st.Returned():
+                self.stepper.add(command.envelope)
             case st.Publish():
                 publish(self, command.event, command.execution)
             case st.Finish():
@@ -284,15 +261,17 @@ class Runner:
         """Take the next execution to start: the first. A test tool may explore other orders here."""
         return ready.popleft()
 
-    def start_ready(self) -> None:
-        """Start whatever is ready, in order."""
+    def start_ready(self) -> bool:
+        """Start whatever is ready, in order; return whether there was anything."""
         now = self.now()
-        while self._ready and not self.is_over:
-            scope = self._open(self.choose(self._ready), now)
+        found = bool(self._ready)
+        while self.ready and not self.is_over:
+            scope = self._open(self.choose(self.ready), now)
             scope.task = self.loop.create_task(self.dispatcher.work(scope), context=self.new_context())
+        return found
 
     def _open(self, execution: st.Execution, now: float) -> StepScope:
-        scope = self.scopes[execution.id] = StepScope(self, self._steps[execution.step], execution, now)
+        scope = self.scopes[execution.id] = StepScope(self, self.steps[execution.step], execution, now)
         self.unbegun += 1
         return scope
 
@@ -310,22 +289,12 @@ class Runner:
             return None
         return following
 
-    def _may_go_on(self, scope: StepScope, now: float) -> bool:
-        """Whether the only execution that is ready may run in the task of the one that just ended."""
-        return (
-            len(self._ready) == 1
-            and not self.unbegun  # others were sent before it and have not begun
-            and not self.is_over
-            and not scope.step.config.own_task
-            and not self._steps[self._ready[0].step].config.own_task
-            and self._turn.allows(now)
-        )
-
-    def _resume(self, command: st.Resume) -> None:
+    def resume(self, command: st.Resume) -> None:
+        """Let a parked step go on."""
         scope = self.scopes.get(command.execution)
         if scope is None:  # it was parked in another process: start it again, with its memo
-            self._ready.append(self.state.executions[command.execution])
-        else:
+            self.ready.append(self.state.executions[command.execution])
+        elif not self.stepper.puts_off(command):
             scope.resume(command.parked_on, command.answer)
 
     def _fire(self, timer: int) -> None:
@@ -348,15 +317,8 @@ class Runner:
         self.finish(Ending(status="stalled", error=WorkflowStalledError(str(report), report)))
 
     def _time_out(self) -> None:
-        timeout = self.settings.timeout
-        assert timeout is not None
-        assert self.deadline is not None
-        late = self.now() - self.deadline
-        report = self._final_report = report_of(self, state="timed out")
-        text = f"Run {self.run_id} of {self.call.workflow} exceeded its timeout of {timeout:g} s."
-        if late > _LATE:
-            text += f" It could not fire for {late:.1f} s: {report.blocked or 'the event loop was blocked'}."
-        self.finish(Ending(status="timed_out", error=WorkflowTimeoutError(f"{text}\n{report}", report)))
+        self._final_report = report_of(self, state="timed out")
+        self.finish(Ending(status="timed_out", error=timeout_error(self, self._final_report)))
 
     def cancel(self, why: str, *, hard: bool = False) -> None:
         """End the run; `hard` as a task is cancelled, so that awaiting it raises CancelledError."""

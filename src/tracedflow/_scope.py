@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._runner import Runner
     from .limits import Limiter, Permit
 
+_NO_ANSWER = "no {} came within the timeout of this wait_for_event"
 _NEVER_RETRIED = (StepCancelledError, StepResultError)
 
 
@@ -78,6 +79,7 @@ class StepScope:
     last_failed_at: float | None = None
     children: list[Runner] | None = None
     helpers: set[asyncio.Task[Any]] | None = None
+    once_locks: dict[str, asyncio.Lock] | None = None
     _context: Context[Any] | None = None
     _order: dict[str, int] | None = None
     _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
@@ -132,14 +134,14 @@ class StepScope:
         self._emitted_before = len(self.call.emitted)
         self._measured_before = len(self.call.measurements)
         if self.attempt > 1:  # what a failed attempt sent in this process is sent again
-            self.sent_calls = self.execution.replayed = 0
+            self.sent_calls = 0
         if self.execution.first_started_at is None:
             self.execution.first_started_at = self.call.started_at
 
     def delay_after(self, error: Exception) -> float | None:
         """Ask the retry policy; None: the step failed for good."""
         policy = self.step.policy
-        if policy is None or isinstance(error, _NEVER_RETRIED):
+        if policy is None or self.runner.is_over or isinstance(error, _NEVER_RETRIED):
             return None
         failures = self.execution.failures + 1
         now = self.runner.now()
@@ -205,6 +207,8 @@ class StepScope:
         check_wait(event_type, question, timeout)
         key = self._key("wait", waiter_id)
         known, answer = self.recall(key)
+        if known and answer is None:  # before a resume
+            raise TimeoutError(_NO_ANSWER.format(event_type.__name__))
         if known:
             return cast("Event", answer)
         runner = self.runner
@@ -252,7 +256,7 @@ class StepScope:
             self._continue_timeout(remaining)
             self._notice_wait_end(wait_id, event_type, outcome, opened, envelope)
         if envelope is None:
-            raise TimeoutError(f"no {event_type.__name__} came within the timeout of this wait_for_event")
+            raise TimeoutError(_NO_ANSWER.format(event_type.__name__))
         return envelope
 
     def _notice_wait_end(
@@ -383,6 +387,13 @@ class StepScope:
         )  # fmt: skip
         if parked or self.step.policy is not None:
             self._marks = (call.queued, call.backoff, call.waiting, call.blocked)
+
+    def completion(self, events: Sequence[Event], *, stream: bool, at: float) -> st.Complete:
+        """Return what the run's state hears when this execution has ended with these events; `stream`: it returned a list."""
+        call = self.call
+        silent = not events and not call.emitted and not call.collecting
+        held_back = self.runner.settings.stepwise
+        return st.Complete(call.execution, events, at, call._outgoing, call.span_context, stream, silent, held_back)
 
     def write_record(self) -> None:
         """Write the record of the last attempt: all that will be left of it. See `records.Row` for its form."""

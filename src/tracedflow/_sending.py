@@ -49,6 +49,10 @@ def send_now(runner: Runner, event: Event, target: str | None, scope: StepScope 
         return
     if scope is None or scope.ended:
         check_queue(runner, event)
+        returned = runner.stepper.take(event)
+        if returned is not None:
+            runner.apply(st.SendOn(returned.id, runner.now(), target))
+            return
         source = (None, None) if scope is None else (scope.execution.id, scope.call.step)
         runner.apply(st.Send(event, runner.now(), source[0], source[1], target))
         return

@@ -3,48 +3,123 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .events import Event, StopEvent
+from . import _state as st
+from .errors import WorkflowRuntimeError
+from .events import Event
 
 if TYPE_CHECKING:
     from ._runner import Runner
 
 
+class Produced(list[Event]):
+    """What the steps returned. True while the run is live, so that `while produced := await handler.run_step()` goes on.
+
+    A step may return nothing, as one that joins does until its set is complete, and the run is not over for that.
+    """
+
+    def __init__(self, events: Iterable[Event], *, is_live: bool) -> None:
+        super().__init__(events)
+        self._is_live = is_live
+
+    def __bool__(self) -> bool:
+        return len(self) > 0 or self._is_live
+
+
 class Stepper:
-    """Holds back what the steps of one run return, and starts them when it is told to."""
+    """Starts what is ready in one run when it is told to, and knows what its caller has in hand."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._produced: list[Event] = []  # also between two steps, by those that were parked
-        self._ended: asyncio.Future[None] | None = None
+        self._returned: list[st.Envelope] = []  # and not handed over yet
+        self._in_hand: dict[int, list[st.Envelope]] = {}  # by the identity of the event
+        self._put_off: list[st.Resume] = []
+        self._stepping = False
+        self._change: asyncio.Future[None] | None = None
 
-    async def run_step(self) -> list[Event] | None:
-        """Run what is ready; return what it returned, undelivered, or None when the run is over."""
+    async def run_step(self) -> Produced | None:
+        """Run what is ready; return what it returned, undelivered, or None when the run is over.
+
+        It ends when all that it started has ended or waits for an event. When there was nothing to start, and a step
+        waits for an event, it waits for that too.
+        """
         runner = self._runner
         if not runner.settings.stepwise:
             raise ValueError("run_step() needs a stepwise run: workflow.run(stepwise=True, ...)")
-        await asyncio.sleep(0)  # the run starts with the loop's next turn
-        if runner.is_over:
-            return None
-        self._ended = runner.loop.create_future()
-        runner.start_ready()
-        self.look()
-        await self._ended
-        produced, self._produced = self._produced, []
-        return None if runner.is_over and not produced else produced
+        if self._stepping:
+            raise WorkflowRuntimeError(f"run_step() of run {runner.run_id} was called while another call of it is at work; await that first")
+        self._stepping = True
+        try:
+            await asyncio.sleep(0)  # the run starts with the loop's next turn
+            self._discard_the_rest()
+            started = False
+            while not runner.is_over:
+                started = started or self._start()
+                if not self._is_busy() and (started or self._returned or not runner.state.executions):
+                    break
+                self._change = runner.loop.create_future()
+                await self._change
+        finally:
+            self._stepping = False
+        return self._hand_over()
 
-    def hold_back(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Keep what a step returned for the caller; a StopEvent goes on to end the run."""
-        if any(isinstance(event, StopEvent) for event in events):
-            return events
-        self._produced.extend(events)
-        return ()
+    def _start(self) -> bool:
+        """Let everything go on that may; return whether there was anything."""
+        runner = self._runner
+        put_off, self._put_off = self._put_off, []
+        for command in put_off:
+            runner.resume(command)
+        return runner.start_ready() or bool(put_off)
+
+    def _is_busy(self) -> bool:
+        runner = self._runner
+        return not runner.has_begun or any(scope.execution.phase != "parked" for scope in runner.scopes.values())
+
+    def _hand_over(self) -> Produced | None:
+        runner = self._runner
+        returned, self._returned = self._returned, []
+        if runner.is_over and not returned:
+            return None
+        for envelope in returned:
+            self._in_hand.setdefault(id(envelope.event), []).append(envelope)
+        return Produced((envelope.event for envelope in returned), is_live=bool(runner.state.executions) and not runner.is_over)
+
+    def _discard_the_rest(self) -> None:
+        """Take it that what the caller has not sent on by now shall have no effect."""
+        left = [envelope.id for envelopes in self._in_hand.values() for envelope in envelopes]
+        self._in_hand.clear()
+        if left and not self._runner.is_over:
+            self._runner.apply(st.Discard(left, self._runner.now()))
+
+    # --- what the runner tells ---
+
+    def take(self, event: Event) -> st.Envelope | None:
+        """Return the envelope of an event that a step returned and the caller now sends on: it keeps its cause."""
+        envelopes = self._in_hand.get(id(event))
+        if not envelopes:
+            return None
+        envelope = envelopes.pop(0)
+        if not envelopes:
+            del self._in_hand[id(event)]
+        return envelope
+
+    def add(self, envelope: st.Envelope) -> None:
+        """Take an event that a step returned."""
+        self._returned.append(envelope)
+        scope = self._runner.scopes.get(envelope.source) if envelope.source is not None else None
+        if scope is not None:
+            scope.call.emitted = [*scope.call.emitted, (envelope.id, type(envelope.event).__name__)]
+
+    def puts_off(self, command: st.Resume) -> bool:
+        """Whether a parked step must wait for the next `run_step`."""
+        if self._stepping or not self._runner.settings.stepwise:
+            return False
+        self._put_off.append(command)
+        return True
 
     def look(self) -> None:
-        """See whether what was started has ended, or parked."""
-        runner = self._runner
-        running = any(scope.execution.phase != "parked" for scope in runner.scopes.values())
-        if self._ended is not None and not self._ended.done() and (runner.is_over or not running):
-            self._ended.set_result(None)
+        """See that something has changed."""
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)

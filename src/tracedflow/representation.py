@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
@@ -279,7 +279,7 @@ class _Builder:
         named = getattr(mark, "label", None) or getattr(factory, "__name__", None) or config_file or type(mark).__name__
         node_id = self._add(key, f"resource_{named}")
         description = getattr(mark, "description", None) or getattr(factory, "__doc__", None)
-        base = {"id": node_id, "label": str(named), "description": _cleaned(description), "type_name": kind}
+        base: dict[str, Any] = {"id": node_id, "label": str(named), "description": _cleaned(description), "type_name": kind}
         if config_file is not None:
             selector = getattr(mark, "path_selector", None)
             self._nodes[node_id] = WorkflowResourceConfigNode(**base, config_file=str(config_file), path_selector=selector)

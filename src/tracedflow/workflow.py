@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 from pydantic import BaseModel, ValidationError
 
 from . import _state as st
+from ._checks import check_count, check_one_of, check_seconds, check_skipped
 from ._config import check_layer, layers_for
 from ._dispatch import Dispatcher
 from ._graph import Graph
@@ -27,7 +28,7 @@ from ._threads import run_in_own_loop
 from .clock import active as active_clock
 from .context import BaseSerializer, Context, JsonSerializer, current_scope
 from .context.state_store import DictState, InMemoryStateStore, StateStore, most_derived
-from .decorators import GRAPH_CHECKS, StepConfig, StepFunction, config_of
+from .decorators import StepConfig, StepFunction, config_of
 from .errors import ContextStateError, WorkflowRuntimeError, WorkflowValidationError
 from .events import BUILT_IN_EVENTS, Event, StartEvent, StopEvent
 from .handler import WorkflowHandler, launch
@@ -129,20 +130,20 @@ class Workflow(Generic[RunResultT]):
         keep_records: int | None = DEFAULT_KEPT,
         cancel_grace: float = DEFAULT_CANCEL_GRACE,
     ) -> None:
-        self._timeout = _check_seconds("timeout", timeout)
+        self._timeout = check_seconds("timeout", timeout)
         self._disable_validation = disable_validation
         self._verbose = verbose
         self._name = workflow_name
-        self._skipped = _check_skipped(skip_graph_checks)
+        self._skipped = check_skipped(skip_graph_checks)
         self._own_serializer = serializer
         self._middleware = tuple(middleware)
         self._telemetry = telemetry
-        self._on_stall = _check_one_of("on_stall", on_stall, ("fail", "wait"))
-        self._max_queued = _check_count("max_queued", max_queued)
-        self._keep_events = _check_count("keep_events", keep_events)
-        self._keep_records = _check_count("keep_records", keep_records)
+        self._on_stall = check_one_of("on_stall", on_stall, ("fail", "wait"))
+        self._max_queued = check_count("max_queued", max_queued)
+        self._keep_events = check_count("keep_events", keep_events)
+        self._keep_records = check_count("keep_records", keep_records)
         self._cancel_grace = cancel_grace
-        runs = _check_count("num_concurrent_runs", num_concurrent_runs)
+        runs = check_count("num_concurrent_runs", num_concurrent_runs)
         self._gate = None if runs is None else Limit(f"runs of {self.workflow_name}", concurrency=runs)
         self._instance_steps: dict[str, StepFunction] = {}
         self._graph: Graph | None = None
@@ -316,7 +317,7 @@ class Workflow(Generic[RunResultT]):
         outer = current_scope.get()
         parent = outer if outer is not None and options.parent is _FROM_STEP and _is_live_on(outer, loop) else None
         clock = active_clock.get()
-        timeout = self._timeout if options.timeout is _FROM_STEP else _check_seconds("timeout", options.timeout)
+        timeout = self._timeout if options.timeout is _FROM_STEP else check_seconds("timeout", options.timeout)
         call = RunCall(
             workflow=self.workflow_name,
             run_id=run_id or (saved.run_id if saved is not None else clock.new_id()),
@@ -438,27 +439,3 @@ def _checked_name(func: StepFunction, existing: Mapping[str, StepFunction], owne
 
 def _subclasses(cls: type[Workflow[Any]]) -> list[type[Workflow[Any]]]:
     return [found for direct in cls.__subclasses__() for found in (direct, *_subclasses(direct))]
-
-
-def _check_seconds(name: str, value: float | None) -> float | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(cast("object", value), (int, float))):
-        raise WorkflowValidationError(f"{name}={value!r} must be seconds, or None for no limit")
-    return value
-
-
-def _check_count(name: str, value: int | None) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(cast("object", value), int) or value < 1):
-        raise WorkflowValidationError(f"{name}={value!r} must be an integer greater than 0, or None")
-    return value
-
-
-def _check_one_of(name: str, value: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise WorkflowValidationError(f"{name}={value!r} must be one of {', '.join(map(repr, known))}")
-    return value
-
-
-def _check_skipped(names: Sequence[str] | None) -> tuple[str, ...]:
-    for name in names or ():
-        _check_one_of("skip_graph_checks", name, GRAPH_CHECKS)
-    return tuple(names or ())

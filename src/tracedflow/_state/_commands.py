@@ -65,6 +65,13 @@ class Routed:
 
 
 @dataclass(slots=True, eq=False)
+class Returned:
+    """Give an event that a step returned to the caller of a stepwise run."""
+
+    envelope: Envelope
+
+
+@dataclass(slots=True, eq=False)
 class Dropped:
     """Tell that nobody took an event. Not `final`: it is held."""
 
@@ -91,4 +98,4 @@ class Joined:
     collected: list[Envelope]
 
 
-Command: TypeAlias = Start | Resume | SetTimer | CancelTimer | Publish | Finish | Routed | Dropped | Joining | Joined
+Command: TypeAlias = Start | Resume | SetTimer | CancelTimer | Publish | Finish | Routed | Returned | Dropped | Joining | Joined

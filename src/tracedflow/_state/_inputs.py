@@ -97,6 +97,24 @@ class Complete:
     span_context: object | None = None
     stream: bool = False  # it returned a list: the events are the members of a stream
     silent: bool = False  # it sent nothing, returned None and is not part of a join
+    held_back: bool = False  # the run is stepwise: the events go to its caller, who may send them on
+
+
+@dataclass(slots=True, eq=False)
+class SendOn:
+    """The caller of a stepwise run sent on an event that it was given; `target` names one step."""
+
+    envelope: int
+    at: float
+    target: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Discard:
+    """The caller of a stepwise run goes on without having sent these events on."""
+
+    envelopes: Sequence[int]
+    at: float
 
 
 @dataclass(slots=True, eq=False)
@@ -137,11 +155,29 @@ class End:
 
 @dataclass(slots=True, eq=False)
 class Restart:
-    """A saved run goes on in another process: whatever was live starts again with its memo."""
+    """A saved run goes on in another process: whatever was live starts again with its memo.
+
+    `completed` is the end of an execution that is live in the saved state: a checkpoint is saved before it counts.
+    """
 
     at: float
+    completed: Complete | None = None
 
 
 Input: TypeAlias = (
-    Begin | Send | Collect | OpenWait | AbandonWait | Remember | Streamed | Complete | Recover | AttemptFailed | Fire | End | Restart
+    Begin
+    | Send
+    | SendOn
+    | Discard
+    | Collect
+    | OpenWait
+    | AbandonWait
+    | Remember
+    | Streamed
+    | Complete
+    | Recover
+    | AttemptFailed
+    | Fire
+    | End
+    | Restart
 )

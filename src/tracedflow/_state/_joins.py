@@ -27,9 +27,7 @@ def collect(state: RunState, asked: Collect, out: list[Command]) -> None:
         out.append(Joining(execution.id, type(asked.event), asked.buffer, buffer.size, len(asked.expected)))
         return
     for envelope in collected:
-        if not envelope.collected:  # one event may be in several buffers
-            envelope.collected = True
-            state.tally(type(envelope.event)).collected += 1
+        state.count_collected(envelope)
     out.append(Joined(execution.id, collected))
     if buffer.size == 0:
         del state.buffers[slot]

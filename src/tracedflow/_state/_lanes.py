@@ -29,9 +29,7 @@ def pump(state: RunState, lane: Lane, out: list[Command]) -> None:
     """Give free slots to parked executions that may go on, then to queued ones, in order."""
     while lane.resuming and lane.in_use < lane.slots:
         execution_id, parked_on, answer = lane.resuming.popleft()
-        execution = state.executions.get(execution_id)
-        if execution is not None:
-            resume(lane, execution, parked_on, answer, out)
+        resume(lane, state.executions[execution_id], parked_on, answer, out)
     while lane.ready and lane.in_use < lane.slots:
         execution = state.executions[lane.ready.popleft()]
         state.queued -= 1
@@ -46,6 +44,14 @@ def resume(lane: Lane, execution: Execution, parked_on: int, answer: Envelope | 
     execution.phase = "running"
     execution.retry_at = None
     out.append(Resume(execution.id, parked_on, answer))
+
+
+def regain(state: RunState, execution: Execution) -> None:
+    """Count an execution whose code runs on, whether a slot is free or not: it may be one over the limit."""
+    execution.phase = "running"
+    if not execution.holds_slot:
+        execution.holds_slot = True
+        state.lanes[execution.step].in_use += 1
 
 
 def park(state: RunState, execution: Execution, phase: Literal["parked", "backoff"], out: list[Command]) -> None:

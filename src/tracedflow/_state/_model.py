@@ -184,6 +184,7 @@ class RunState:
         default_factory=dict[tuple[str, tuple[int, ...]], list[deque[Envelope]]]
     )
     held: dict[type[Event], deque[Envelope]] = field(default_factory=dict[type[Event], deque[Envelope]])
+    returned: dict[int, Envelope] = field(default_factory=dict[int, Envelope])  # to the caller of a stepwise run, not sent on yet
     awaited_types: set[type[Event]] = field(default_factory=set[type[Event]])
     tallies: dict[type[Event], Tally] = field(default_factory=dict[type[Event], Tally])
     drops: deque[Drop] = field(default_factory=lambda: deque[Drop](maxlen=DROPS_KEPT))
@@ -203,6 +204,12 @@ class RunState:
             found = self.tallies[kind] = Tally()
         return found
 
+    def count_collected(self, envelope: Envelope) -> None:
+        """Count an event as part of a full set, once however many joins it is in."""
+        if not envelope.collected:
+            envelope.collected = True
+            self.tally(type(envelope.event)).collected += 1
+
     def pending(self) -> Iterator[Envelope]:
         """Yield every event that was sent and has no fate yet, once each."""
         seen: set[int] = set()
@@ -210,7 +217,7 @@ class RunState:
         held = (envelope for box in self.held.values() for envelope in box)
         collected = (envelope for stream in self.streams.values() for members in stream.members.values() for envelope in members)
         joined = (envelope for slots in self.slots.values() for slot in slots for envelope in slot)
-        for envelope in (*queued, *held, *collected, *joined):
+        for envelope in (*queued, *held, *self.returned.values(), *collected, *joined):
             if not envelope.taken and envelope.id not in seen:
                 seen.add(envelope.id)
                 yield envelope

@@ -6,13 +6,14 @@ from collections import deque
 from typing import assert_never
 
 from ..events import HumanResponseEvent, InputRequiredEvent, StopEvent
-from ._commands import CancelTimer, Command, Dropped, Finish, Publish, Routed, SetTimer
+from ._commands import CancelTimer, Command, Dropped, Finish, Publish, Resume, Returned, Routed, SetTimer, Start
 from ._inputs import (
     AbandonWait,
     AttemptFailed,
     Begin,
     Collect,
     Complete,
+    Discard,
     End,
     Fire,
     Input,
@@ -21,10 +22,11 @@ from ._inputs import (
     Remember,
     Restart,
     Send,
+    SendOn,
     Streamed,
 )
 from ._joins import collect
-from ._lanes import admit, park, pump, wake
+from ._lanes import admit, park, pump, regain, wake
 from ._model import HELD_PER_TYPE, Drop, Envelope, Execution, Routes, RunState, Status, is_over
 from ._streams import fill_slot, gather, leave, open_stream
 from ._waits import abandon_wait, answer, close_waits, matching_wait, open_wait
@@ -33,13 +35,17 @@ from ._waits import abandon_wait, answer, close_waits, matching_wait, open_wait
 def reduce(state: RunState, happened: Input, routes: Routes) -> list[Command]:
     """Change the state by one input and return what is to be done. Inputs after the end change nothing."""
     out: list[Command] = []
-    if is_over(state):
+    if is_over(state) and not (isinstance(happened, Restart) and state.status == "suspended"):
         return out
     match happened:
         case Complete():
             _complete(state, happened, routes, out)
         case Send():
             _send(state, happened, routes, out)
+        case SendOn():
+            _send_on(state, happened, routes, out)
+        case Discard():
+            _discard(state, happened, routes, out)
         case Recover():
             _recover(state, happened, routes, out)
         case Collect():
@@ -61,7 +67,7 @@ def reduce(state: RunState, happened: Input, routes: Routes) -> list[Command]:
         case End():
             _end(state, happened.status, out)
         case Restart():
-            _restart(state, happened, out)
+            _restart(state, happened, routes, out)
         case _:
             assert_never(happened)
     return out
@@ -85,9 +91,9 @@ def _send(state: RunState, sent: Send, routes: Routes, out: list[Command]) -> No
 
 def _complete(state: RunState, done: Complete, routes: Routes, out: list[Command]) -> None:
     execution = state.executions.pop(done.execution)
-    if state.waits:
-        close_waits(state, execution.id, out)
     lane = state.lanes[execution.step]
+    if state.waits or lane.resuming:
+        close_waits(state, execution, out)
     if execution.holds_slot:
         lane.in_use -= 1
     if done.silent:
@@ -97,22 +103,61 @@ def _complete(state: RunState, done: Complete, routes: Routes, out: list[Command
     if stream is not None:
         scopes = (*scopes, stream.id)
     recovered = recoveries(execution)
-    for event in done.events:
+    for number, event in enumerate(done.events):
         envelope = Envelope(state.next_id(), event, done.at, execution.id, execution.step, done.headers, done.span_context)
         if isinstance(event, StopEvent):
             _stop(state, envelope, out)
+            _drop_late(state, done, execution, number + 1, out)
             return
         if scopes:
             envelope.scopes = scopes
         if recovered:
             envelope.recoveries = recovered
-        _route(state, envelope, routes.takers(type(event)), routes, out)
+        if done.held_back:
+            _hold_back(state, envelope, out)
+        else:
+            _route(state, envelope, routes.takers(type(event)), routes, out)
     if scopes:
         leave(state, scopes, done.at, routes, out)
     if stream is not None and execution.scopes:
         leave(state, execution.scopes, done.at, routes, out)
     if lane.ready or lane.resuming:
         pump(state, lane, out)
+
+
+def _drop_late(state: RunState, done: Complete, execution: Execution, first: int, out: list[Command]) -> None:
+    """Give what stands behind the StopEvent in a returned list its fate."""
+    for event in done.events[first:]:
+        envelope = Envelope(state.next_id(), event, done.at, execution.id, execution.step)
+        state.tally(type(event)).sent += 1
+        out.append(Routed(envelope, (), False))
+        _drop(state, envelope, "run_ended", None, out)
+
+
+def _hold_back(state: RunState, envelope: Envelope, out: list[Command]) -> None:
+    """Give an event to the caller of a stepwise run; the stream that it is a member of stays open meanwhile."""
+    state.tally(type(envelope.event)).sent += 1
+    state.returned[envelope.id] = envelope
+    if envelope.scopes:
+        state.streams[envelope.scopes[-1]].live += 1
+    out.append(Returned(envelope))
+
+
+def _send_on(state: RunState, sent: SendOn, routes: Routes, out: list[Command]) -> None:
+    envelope = state.returned.pop(sent.envelope)
+    envelope.at = sent.at
+    takers = (sent.target,) if sent.target is not None else routes.takers(type(envelope.event))
+    _deliver(state, envelope, takers, routes, out)
+    if envelope.scopes:
+        leave(state, envelope.scopes, sent.at, routes, out)
+
+
+def _discard(state: RunState, discarded: Discard, routes: Routes, out: list[Command]) -> None:
+    for number in discarded.envelopes:
+        envelope = state.returned.pop(number)
+        _drop(state, envelope, "not_sent_on", None, out)
+        if envelope.scopes:
+            leave(state, envelope.scopes, discarded.at, routes, out)
 
 
 def _stop(state: RunState, envelope: Envelope, out: list[Command]) -> None:
@@ -127,10 +172,14 @@ def _stop(state: RunState, envelope: Envelope, out: list[Command]) -> None:
 
 
 def _route(state: RunState, envelope: Envelope, takers: tuple[str, ...], routes: Routes, out: list[Command]) -> None:
+    state.tally(type(envelope.event)).sent += 1
+    _deliver(state, envelope, takers, routes, out)
+
+
+def _deliver(state: RunState, envelope: Envelope, takers: tuple[str, ...], routes: Routes, out: list[Command]) -> None:
     """Give an event to every step and to the first wait that takes it; else to the stream, or hold it."""
     event = envelope.event
     kind = type(event)
-    state.tally(kind).sent += 1
     wait = matching_wait(state, event) if state.waits else None
     collecting = routes.collectors(kind) if envelope.scopes and routes.has_joins else ()
     out.append(Routed(envelope, (*takers, *collecting), wait is not None))
@@ -171,7 +220,7 @@ def recoveries(execution: Execution) -> tuple[str, ...]:
 def _recover(state: RunState, failed: Recover, routes: Routes, out: list[Command]) -> None:
     """End a failed execution and give its failure to the handler, which takes its place in its stream."""
     execution = state.executions.pop(failed.execution)
-    close_waits(state, execution.id, out)
+    close_waits(state, execution, out)
     lane = state.lanes[execution.step]
     if execution.holds_slot:
         lane.in_use -= 1
@@ -189,9 +238,12 @@ def _recover(state: RunState, failed: Recover, routes: Routes, out: list[Command
 def _attempt_failed(state: RunState, failed: AttemptFailed, out: list[Command]) -> None:
     execution = state.executions[failed.execution]
     execution.failures += 1
-    close_waits(state, execution.id, out)
+    execution.sends = execution.replayed = 0  # the next attempt sends everything again
+    _forget_timeouts(execution)
+    close_waits(state, execution, out)
     if failed.delay is None or failed.delay <= 0:
-        return  # the run is about to end, or the next attempt keeps the slot
+        regain(state, execution)  # the run is about to end, or the next attempt keeps the slot; a parked branch had given it back
+        return
     timer = state.next_id()
     execution.retry_at = failed.at + failed.delay
     state.backoffs[timer] = execution.id
@@ -199,9 +251,17 @@ def _attempt_failed(state: RunState, failed: AttemptFailed, out: list[Command]) 
     park(state, execution, "backoff", out)
 
 
+def _forget_timeouts(execution: Execution) -> None:
+    """Let the next attempt wait anew where this one waited in vain."""
+    if execution.memo:
+        execution.memo = {key: answer for key, answer in execution.memo.items() if answer is not None or not key.startswith("wait:")}
+
+
 def _fire(state: RunState, fired: Fire, out: list[Command]) -> None:
     wait = state.waits.pop(fired.timer, None)
     if wait is not None:
+        if wait.waiter_id is None:  # one that has an id may be asked again under it
+            state.executions[wait.execution].remember(wait.key, None)
         wake(state, state.executions[wait.execution], wait.id, None, fired.at, out)
         return
     execution_id = state.backoffs.pop(fired.timer, None)
@@ -253,9 +313,12 @@ def _end(state: RunState, status: Status, out: list[Command]) -> None:
         _drop(state, envelope, "run_ended", None, out)
 
 
-def _restart(state: RunState, restarted: Restart, out: list[Command]) -> None:
+def _restart(state: RunState, restarted: Restart, routes: Routes, out: list[Command]) -> None:
     """Queue again whatever was live, in its old order, with its memo; a backoff keeps what is left of it."""
     state.status = "running"
+    _catch_up(state, restarted, routes, out)
+    if is_over(state):
+        return
     state.waits.clear()
     state.backoffs.clear()
     for lane in state.lanes.values():
@@ -269,9 +332,21 @@ def _restart(state: RunState, restarted: Restart, out: list[Command]) -> None:
         pump(state, lane, out)
 
 
+def _catch_up(state: RunState, restarted: Restart, routes: Routes, out: list[Command]) -> None:
+    """Let what had happened before the state was saved, or was in a caller's hands, take effect; nothing starts yet."""
+    found: list[Command] = []
+    if restarted.completed is not None:
+        _complete(state, restarted.completed, routes, found)
+    for number in tuple(state.returned):
+        if not is_over(state):
+            _send_on(state, SendOn(number, restarted.at), routes, found)
+    out.extend(command for command in found if not isinstance(command, (Start, Resume)))
+
+
 def _requeue(state: RunState, execution: Execution, at: float, out: list[Command]) -> None:
     execution.holds_slot = False
-    execution.replayed, execution.sends = execution.sends, 0
+    execution.replayed += execution.sends
+    execution.sends = 0
     execution.ready_at = at
     lane = state.lanes[execution.step]
     if execution.retry_at is not None and execution.retry_at > at:

@@ -24,7 +24,8 @@ def leave(state: RunState, scopes: tuple[int, ...], at: float, routes: Routes, o
     stream.live -= 1
     if stream.live:
         return
-    for step in routes.closed_by(stream.producer):
+    # A step may return what it did not declare: what has members is fed, whatever the graph says.
+    for step in dict.fromkeys((*routes.closed_by(stream.producer), *stream.members)):
         if step not in stream.fired:
             _fire(state, stream, step, at, out)
     del state.streams[stream.id]
@@ -48,7 +49,7 @@ def _fire(state: RunState, stream: Stream, step: str, at: float, out: list[Comma
     stream.fired.add(step)
     members = stream.members.pop(step, [])
     for envelope in members:
-        state.tally(type(envelope.event)).collected += 1
+        state.count_collected(envelope)
     admit(state, step, tuple(members), at, stream.outer, out)
 
 
@@ -75,5 +76,5 @@ def fill_slot(state: RunState, envelope: Envelope, step: str, kinds: int, slot: 
     if not any(slots):
         del state.slots[key]
     for each in joined:
-        state.tally(type(each.event)).collected += 1
+        state.count_collected(each)
     admit(state, step, joined, envelope.at, envelope.scopes, out)

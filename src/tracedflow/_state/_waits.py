@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from ..events import Event, HumanResponseEvent, InputRequiredEvent
 from ._commands import CancelTimer, Command, Publish, SetTimer
 from ._inputs import AbandonWait, OpenWait
-from ._lanes import park, take, wake
+from ._lanes import park, regain, take, wake
 from ._model import Envelope, Execution, RunState, Wait, value_of
 
 
@@ -25,7 +27,7 @@ def open_wait(state: RunState, asked: OpenWait, out: list[Command]) -> None:
         asked.at,
         deadline,
     )
-    early = _early_answer(state, wait, asks=_ask(state, execution, asked, out))
+    early = _early_answer(state, wait, after=_ask(state, execution, asked, out))
     if early is not None:
         take(state, early)
         execution.remember(wait.key, early.event)
@@ -38,26 +40,28 @@ def open_wait(state: RunState, asked: OpenWait, out: list[Command]) -> None:
     park(state, execution, "parked", out)
 
 
-def _ask(state: RunState, execution: Execution, asked: OpenWait, out: list[Command]) -> bool:
-    """Publish the question of a wait, once in the life of the execution; return whether it was published now."""
+def _ask(state: RunState, execution: Execution, asked: OpenWait, out: list[Command]) -> int:
+    """Publish the question of a wait, once in the life of the execution; return the last event that cannot answer it."""
+    if asked.question is None:
+        return 0
     asked_key = f"asked:{asked.key}"
-    if asked.question is None or (execution.memo and asked_key in execution.memo):
-        return False
-    execution.remember(asked_key, True)
-    if isinstance(asked.question, InputRequiredEvent):
-        state.questions += 1
-    out.append(Publish(asked.question, execution.id))
-    return True
+    if not (execution.memo and asked_key in execution.memo):
+        execution.remember(asked_key, state.seq)
+        if isinstance(asked.question, InputRequiredEvent):
+            state.questions += 1
+        out.append(Publish(asked.question, execution.id))
+    assert execution.memo is not None
+    return int(execution.memo[asked_key])
 
 
-def _early_answer(state: RunState, wait: Wait, *, asks: bool) -> Envelope | None:
-    """Return a held event that answers the wait. One that asks takes only what names it: never a stale approval."""
+def _early_answer(state: RunState, wait: Wait, *, after: int) -> Envelope | None:
+    """Return a held event that answers the wait. One that asked takes only what came `after` that or names it: never a stale approval."""
     for kind, box in state.held.items():
         if not (kind is wait.event_type or (wait.subclasses and issubclass(kind, wait.event_type))):
             continue
         for envelope in box:
             named = bool(wait.requirements) or (wait.waiter_id is not None and value_of(envelope.event, "waiter_id") == wait.waiter_id)
-            if wait.wants(envelope.event) and (named or not asks):
+            if wait.wants(envelope.event) and (named or envelope.id > after):
                 box.remove(envelope)
                 return envelope
     return None
@@ -83,19 +87,31 @@ def abandon_wait(state: RunState, abandoned: AbandonWait, out: list[Command]) ->
     """Forget a wait whose step goes on without an answer."""
     wait = state.waits.pop(abandoned.wait, None)
     if wait is None:
-        return
-    if wait.deadline is not None:
-        out.append(CancelTimer(wait.id))
-    execution = state.executions[wait.execution]
-    execution.phase = "running"
-    if not execution.holds_slot:  # its code runs on whether a slot is free or not: count it, even one over the limit
-        execution.holds_slot = True
-        state.lanes[execution.step].in_use += 1
+        execution = _unresumed(state, abandoned.wait)
+    else:
+        execution = state.executions[wait.execution]
+        if wait.deadline is not None:
+            out.append(CancelTimer(wait.id))
+    if execution is not None:
+        regain(state, execution)
 
 
-def close_waits(state: RunState, execution_id: int, out: list[Command]) -> None:
-    """Forget the waits of an execution that ended or tries again."""
-    for wait in [wait for wait in state.waits.values() if wait.execution == execution_id]:
+def _unresumed(state: RunState, wait: int) -> Execution | None:
+    """Return the execution whose wait is over and which waits for a slot; it does so no more."""
+    for lane in state.lanes.values():
+        for resuming in lane.resuming:
+            if resuming[1] == wait:
+                lane.resuming.remove(resuming)
+                return state.executions.get(resuming[0])
+    return None
+
+
+def close_waits(state: RunState, execution: Execution, out: list[Command]) -> None:
+    """Forget the waits of an execution that ended or tries again, and those that are over and wait for a slot."""
+    lane = state.lanes[execution.step]
+    if lane.resuming:
+        lane.resuming = deque(resuming for resuming in lane.resuming if resuming[0] != execution.id)
+    for wait in [wait for wait in state.waits.values() if wait.execution == execution.id]:
         del state.waits[wait.id]
         if wait.deadline is not None:
             out.append(CancelTimer(wait.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -236,14 +237,17 @@ class Context(Generic[StateT]):
         return self._once(self._inside_step("once", asynchronous=True), key, fn)
 
     async def _once(self, scope: StepScope, key: str, fn: Callable[[], Awaitable[ValueT]] | Callable[[], ValueT]) -> ValueT:
-        known, value = scope.recall(f"once:{key}")
-        if known:
-            return cast("ValueT", value)
-        result = fn()
-        if isinstance(result, Awaitable):
-            result = await cast("Awaitable[ValueT]", result)
-        scope.remember(f"once:{key}", result)
-        return result
+        if scope.once_locks is None:
+            scope.once_locks = {}
+        async with scope.once_locks.setdefault(key, asyncio.Lock()):  # a second call at the same time waits for the first
+            known, value = scope.recall(f"once:{key}")
+            if known:
+                return cast("ValueT", value)
+            result = fn()
+            if isinstance(result, Awaitable):
+                result = await cast("Awaitable[ValueT]", result)
+            scope.remember(f"once:{key}", result)
+            return result
 
     def measure(self, name: str, value: float, unit: str = "1") -> None:
         """Put a number on the attempt's record and span; `@step(measures=[name])` makes it a metric too."""

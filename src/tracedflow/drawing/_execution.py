@@ -11,7 +11,7 @@ from ..outcomes import FAILURES
 from ..records import AttemptRecord, RunReport
 from ..representation import WorkflowEventNode, WorkflowGraph, WorkflowStepNode
 from ._flows import box_of, counted, kind_of
-from ._picture import Arrow, Box, Kind, Picture, Table, Tone
+from ._picture import Arrow, ArrowStyle, Box, Kind, Picture, Table, Tone
 
 MOST_SINGLE = 14
 """Up to so many step executions each has a box; beyond, all executions of one step share one."""
@@ -128,7 +128,7 @@ class _Drawer:
         return kind == "StartEvent" or (kind in self._events and self._events[kind].is_a(StartEvent))
 
     def _arrow(self, source: str, target: str, *, many: bool = False) -> None:
-        style = "outside" if source == _OUTSIDE else "many" if many else "plain"
+        style: ArrowStyle = "outside" if source == _OUTSIDE else "many" if many else "plain"
         self._arrows.setdefault((source, target), Arrow(source=source, target=target, style=style))
 
     def _outsiders(self) -> Iterable[Box]:
@@ -136,7 +136,7 @@ class _Drawer:
         if _OUTSIDE in used:
             yield Box(id=_OUTSIDE, kind="external", title="outside", text="Whoever sent events to the run.")
         if _EARLIER in used:
-            yield Box(id=_EARLIER, kind="generic", title="earlier steps", text="Their records are no longer kept; see Workflow(keep_records=).")
+            yield Box(id=_EARLIER, kind="generic", title="earlier steps", text="Their records are no longer kept.")
 
     # --- steps ---
 
@@ -320,7 +320,7 @@ def _table(group: _Group) -> Table:
         key=lambda attempts: (attempts[-1].outcome in FAILURES, attempts[-1].attempt, _length(attempts)),
         reverse=True,
     )[:_MOST_ROWS]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (f"#{record.execution}", str(record.attempt), record.outcome, short(record.ended_at - record.started_at), _last_part(record.error))
         for attempts in sorted(heaviest, key=lambda attempts: attempts[0].execution)
         for record in attempts[-3:]

@@ -25,7 +25,7 @@ from ..workflow import Workflow
 from ._picture import Arrow, ArrowStyle, Box, Kind, Picture
 
 if TYPE_CHECKING:
-    from typing_extensions import assert_never
+    from typing import assert_never
 else:
     from typing import assert_never
 

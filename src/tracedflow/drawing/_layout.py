@@ -78,15 +78,16 @@ def _back_edges(nodes: Sequence[str], edges: Sequence[Edge]) -> set[Edge]:
         path = [(root, iter(following[root]))]
         while path:
             node, rest = path[-1]
-            target = next(rest, None)
-            if target is None:
+            for target in rest:
+                if target not in state:
+                    state[target] = True
+                    path.append((target, iter(following[target])))
+                    break
+                if state[target]:
+                    found.add((node, target))
+            else:
                 state[node] = False
                 path.pop()
-            elif target not in state:
-                state[target] = True
-                path.append((target, iter(following[target])))
-            elif state[target]:
-                found.add((node, target))
     return found
 
 
@@ -219,7 +220,7 @@ class _Grid:
     def place(self) -> None:
         """Give every node an x near those of its neighbours, layer by layer; order and distances hold."""
         for layer in self._layers:
-            self._settle(layer, {node: (0.0, 1.0) for node in layer})
+            self._settle(layer, dict.fromkeys(layer, (0.0, 1.0)))
         for turn in range(_TURNS):
             downwards = turn % 2 == 0
             for layer in self._layers if downwards else reversed(self._layers):

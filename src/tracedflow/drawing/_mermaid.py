@@ -71,4 +71,4 @@ def _line(arrow: Arrow) -> str:
 
 def _text(text: str) -> str:
     """Write letters that mean something to Mermaid or to HTML as the entities that Mermaid reads."""
-    return "".join(f"#{ord(letter)};" if letter in "\"<>&#`\\{}[]()|;" else " " if letter < " " else letter for letter in text)
+    return "".join(f"#{ord(letter)};" if letter in "\"<>&#`\\{}[]()|;" else max(letter, " ") for letter in text)

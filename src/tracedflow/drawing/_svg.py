@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from html import escape
@@ -38,6 +39,7 @@ _PALETTE: dict[str, dict[str, str]] = {
         "good": "#69c77b", "odd": "#e9a33c", "bad": "#ff7b72", "live": "#6cb2f5",
     },
 }  # fmt: skip
+_FORBIDDEN = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 _COLOUR: dict[Kind, str] = {"resource_config": "resource"}
 
 
@@ -102,10 +104,8 @@ def _width(text: str, each: float) -> float:
 
 def _box(box: Box, at: Rect) -> str:
     colour = _COLOUR.get(box.kind, box.kind)
-    parts = [
-        f'<g class="b k-{colour} is-{box.tone}" data-id="{_attribute(box.id)}" tabindex="0" role="button" '
-        f'aria-label="{_attribute(box.spoken)}"><title>{_text(box.spoken)}</title>'
-    ]
+    spoken = f'aria-label="{_attribute(box.spoken)}"><title>{_text(box.spoken)}</title>'
+    parts = [f'<g class="b k-{colour} is-{box.tone}" data-id="{_attribute(box.id)}" tabindex="0" role="button" {spoken}']
     if box.count > 1:  # a pile
         parts += [_body(box, Rect(at.x + shift, at.y + shift, at.width, at.height)) for shift in (6, 3)]
     parts.append(_body(box, at))
@@ -181,4 +181,4 @@ def _attribute(text: str) -> str:
 
 def _printable(text: str) -> str:
     """Leave out what XML may not contain, escaped or not."""
-    return "".join(letter for letter in text if letter in "\t\n" or (letter >= " " and not "\ud800" <= letter <= "\udfff" and letter not in "\ufffe\uffff"))  # fmt: skip
+    return _FORBIDDEN.sub("", text)
