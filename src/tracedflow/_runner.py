@@ -264,7 +264,7 @@ class Runner:
     def start_ready(self) -> bool:
         """Start whatever is ready, in order; return whether there was anything."""
         now = self.now()
-        found = bool(self._ready)
+        found = bool(self.ready)
         while self.ready and not self.is_over:
             scope = self._open(self.choose(self.ready), now)
             scope.task = self.loop.create_task(self.dispatcher.work(scope), context=self.new_context())
