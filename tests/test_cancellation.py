@@ -511,3 +511,19 @@ async def test_a_step_that_swallows_its_cancellation_is_not_tried_again() -> Non
     with pytest.raises(WorkflowCancelledByUser):
         await handler
     assert calls == [1]
+
+
+def test_a_loop_that_closes_ends_the_runs_that_nobody_awaited() -> None:
+    cleaned: list[str] = []
+
+    async def main() -> WorkflowHandler[Any]:
+        flow = Stuck()
+        flow.cleaned = cleaned
+        handler = flow.run()
+        await flow.begun.wait()
+        return handler
+
+    handler = asyncio.run(main())
+    assert cleaned == ["cleaned"]
+    assert handler.done()
+    assert runs() == []

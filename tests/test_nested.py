@@ -426,3 +426,34 @@ async def test_a_permit_that_is_free_is_no_problem() -> None:
 
     assert await Parent().run() == 2
     assert limit.in_use == 0
+
+
+async def test_a_child_that_refuses_to_stop_is_abandoned_before_its_parent_ends_and_only_the_culprit_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    release = asyncio.Event()
+    begun = asyncio.Event()
+
+    class Child(Workflow):
+        @step
+        async def stubborn(self, ev: StartEvent) -> StopEvent:
+            begun.set()
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    continue
+            return StopEvent()
+
+    outer = Outer(Child(cancel_grace=0.02), cancel_grace=0.02)
+    handler = outer.run()
+    await begun.wait()
+    await handler.cancel_run()
+    ended_before = outer.handler.done()
+    release.set()
+    with pytest.raises(WorkflowCancelledByUser) as caught:
+        await handler
+    assert ended_before
+    assert not any("`start`" in note for note in getattr(caught.value, "__notes__", []))
+    assert any("`stubborn`" in text for text in caplog.messages)
+    assert not any("`start`" in text for text in caplog.messages)

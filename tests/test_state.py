@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -479,20 +479,17 @@ def test_a_state_saved_anywhere_and_loaded_goes_on_as_if_nothing_had_happened(
     for happened in run.inputs[:cut]:
         st.reduce(state, happened, graph)
     state = saved_and_loaded(state)
-    rest = [
-        [type(command).__name__ for command in st.reduce(state, happened, graph)] for happened in with_events_of(run.inputs, state, cut)
-    ]
+    rest = [[type(command).__name__ for command in st.reduce(state, of_this_life(each, state), graph)] for each in run.inputs[cut:]]
     assert rest == run.commands[cut:]
     assert picture(state) == picture(run.state)
 
 
-def with_events_of(inputs: list[st.Input], state: st.RunState, cut: int) -> list[st.Input]:
-    """Return the inputs after the cut, about the loaded events: a step that collects gives its own input object."""
-    loaded = {id_of(envelope.event): envelope.event for each in state.executions.values() for envelope in each.inputs}
-    for happened in inputs[cut:]:
-        if isinstance(happened, st.Collect):
-            happened.event = loaded.get(id_of(happened.event), happened.event)
-    return inputs[cut:]
+def of_this_life(happened: st.Input, state: st.RunState) -> st.Input:
+    """Return an input about loaded events: a step that collects gives the very object that it was called with."""
+    if isinstance(happened, st.Collect):
+        own = {id_of(envelope.event): envelope.event for envelope in state.executions[happened.execution].inputs}
+        return replace(happened, event=own.get(id_of(happened.event), happened.event))
+    return happened
 
 
 def id_of(event: Event) -> Any:
@@ -506,8 +503,7 @@ def test_a_journal_of_the_inputs_gives_the_state_back(graph: Graph, slots: dict[
     journal = json.loads(json.dumps([dump_input(happened, save) for happened in run.inputs]))
     state = st.new_state("r", slots)
     for entry in journal:
-        happened = load_input(entry, load, TYPES)
-        st.reduce(state, with_events_of([happened], state, 0)[0], graph)
+        st.reduce(state, of_this_life(load_input(entry, load, TYPES), state), graph)
     assert picture(state) == picture(run.state)
 
 

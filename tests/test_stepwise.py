@@ -14,6 +14,7 @@ from tracedflow import (
     Workflow,
     WorkflowCancelledByUser,
     WorkflowHandler,
+    WorkflowRuntimeError,
     step,
 )
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
@@ -237,3 +238,22 @@ async def test_run_step_of_a_run_that_is_not_stepwise_says_how_to_make_it_so() -
     with pytest.raises(ValueError, match="stepwise=True"):
         await handler.run_step()
     assert await handler == 2
+
+
+async def test_two_calls_of_run_step_at_once_are_refused() -> None:
+    gate = asyncio.Event()
+
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> StopEvent:
+            await gate.wait()
+            return StopEvent(result="done")
+
+    handler = Flow().run(stepwise=True)
+    stepping = asyncio.create_task(handler.run_step())
+    await asyncio.sleep(0)
+    with pytest.raises(WorkflowRuntimeError, match="await that first"):
+        await handler.run_step()
+    gate.set()
+    await stepping
+    assert await handler == "done"

@@ -346,7 +346,7 @@ async def test_the_aliases_of_the_store_name_its_twin_too(use: Any) -> None:
             use(ctx)
             return StopEvent()
 
-    with pytest.warns(DeprecationWarning), pytest.raises(ContextStateError, match=r"ctx\.sync\.store\."):
+    with pytest.warns(DeprecationWarning, match="ctx.store"), pytest.raises(ContextStateError, match=r"ctx\.sync\.store\."):
         await Flow().run()
 
 

@@ -183,7 +183,8 @@ async def test_a_sync_step_that_takes_too_long_is_abandoned_and_its_context_rais
         @step(timeout=0.01)
         def slow(self, ctx: Context, ev: StartEvent) -> StopEvent:
             release.wait(10)
-            for use in (lambda: ctx.send_event(Item()), lambda: ctx.write_event_to_stream(Item()), lambda: ctx.sync, lambda: ctx.retry_info()):
+            send, write = lambda: ctx.send_event(Item()), lambda: ctx.write_event_to_stream(Item())
+            for use in (send, write, lambda: ctx.sync, ctx.retry_info):
                 try:
                     use()
                 except Exception as error:

@@ -13,6 +13,7 @@ from typing import Any
 from . import _factories
 from ._config import configure
 from ._live import accept_again, drain, queue_depths, runs
+from ._settings import RunOptions
 from .collect import All, Collect, Take
 from .context import Context
 from .decorators import catch_error, step
@@ -22,6 +23,7 @@ from .errors import (
     DrainingError,
     LimitError,
     QueueFullError,
+    ResourceError,
     StepCancelledError,
     StepResultError,
     StepTimeoutError,
@@ -49,7 +51,7 @@ from .middleware import (
     StepCall,
 )
 from .records import AttemptRecord, RunReport
-from .workflow import RunOptions, Workflow
+from .workflow import Workflow
 
 try:
     __version__ = version("tracedflow")
@@ -97,6 +99,7 @@ __all__ = [
     "Notice",
     "Observer",
     "QueueFullError",
+    "ResourceError",
     "RunCall",
     "RunOptions",
     "RunReport",

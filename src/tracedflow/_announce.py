@@ -36,7 +36,7 @@ def routed(runner: Runner, command: st.Routed) -> None:
             emitted.append((envelope.id, kind))
         else:
             scope.call.emitted = [(envelope.id, kind)]
-    if runner.chain.hears(EventSent):
+    if runner.tells_sent:
         call = scope.call if scope else None
         runner.chain.notice(
             EventSent(

@@ -9,8 +9,9 @@ import asyncio
 import contextvars
 import logging
 import types
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _watchdog
@@ -90,9 +91,13 @@ class Dispatcher:
                 scope.end_attempt(scope.call.started_at, scope.call.queued, result, None, None)
             runner.step_completed(scope, events_of(result), stream=isinstance(result, list))
 
-    async def _attempts(self, call: StepCall) -> StepResult:
-        """The attempt loop: the retry policy is asked here and nowhere else."""
+    def _attempts(self, call: StepCall) -> Awaitable[StepResult]:
+        """The innermost `step`: one attempt, or as many as the retry policy asks for."""
         scope = _scope()
+        return self._recorded(scope, call) if scope.step.policy is None else self._retried(scope, call)
+
+    async def _retried(self, scope: StepScope, call: StepCall) -> StepResult:
+        """The attempt loop: the retry policy is asked here and nowhere else."""
         while True:
             try:
                 return await self._recorded(scope, call)
@@ -142,7 +147,10 @@ class Dispatcher:
         step = scope.step
         arguments = step.arguments(inputs, scope)
         try:
-            if not step.is_async:
+            if step.config.resources:
+                call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
+                result = await _in_time(scope, _supplied(scope, arguments, call))
+            elif not step.is_async:
                 result = await _in_time(scope, _in_thread(scope, step.fn, arguments))
             elif step.timeout is None:
                 result = await step.fn(**arguments)
@@ -158,9 +166,6 @@ class Dispatcher:
         scope.returned = result
         check_result(scope, result)  # here too, so that every layer sees it fail
         return cast("StepResult", result)
-
-
-_watchdog.step_callers.add(Dispatcher.call_step.__code__)
 
 
 @types.coroutine
@@ -215,6 +220,17 @@ async def _in_time(scope: StepScope, attempt: Coroutine[Any, Any, Any]) -> Any:
     raise StepTimeoutError(f"Step `{call.step}` ({call.config.place}) took longer than its timeout of {seconds:g} s")
 
 
+async def _supplied(scope: StepScope, arguments: dict[str, Any], call: Callable[[], Awaitable[Any]]) -> Any:
+    """Add the resources that the step asks for to its arguments, call it, and close those made for this attempt alone."""
+    resources = scope.runner.resources
+    assert resources is not None
+    scope.in_thread = False  # an attempt before may have been in one
+    async with resources.for_attempt(lambda: scope.context) as supply:
+        for name, wanted in scope.step.config.resources.items():
+            arguments[name] = await supply.get(wanted)
+        return await call()
+
+
 async def _in_thread(scope: StepScope, fn: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Call a plain function in a thread of its own. A thread cannot be stopped: cancelled, it is abandoned."""
     scope.in_thread = True
@@ -242,6 +258,9 @@ async def _grace(scope: StepScope, future: asyncio.Future[Any]) -> None:
         scope.abandon(text)
         scope.runner.abandoned.append(scope.call.step)
         _log.warning("run %s of %s: %s still runs", scope.runner.run_id, scope.call.workflow, text)
+
+
+_watchdog.step_callers.update((Dispatcher.call_step.__code__, _in_time.__code__, _supplied.__code__))
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tracedflow")
 
 _LATE = 0.1  # seconds after which a timer that fires late is worth a word
+CLOSING_GRACE = 10.0  # seconds to close one resource: a run must not hang on its way out
 _CANCEL_REASONS: dict[str, str] = {"failed": "sibling_failed", "timed_out": "run_timeout", "suspended": "suspended"}
 
 
@@ -120,12 +121,26 @@ async def tear_down(runner: Runner) -> None:
     if not tasks:
         return
     try:
-        await asyncio.wait(tasks, timeout=runner.cancel_grace + 0.05)
+        await asyncio.wait(tasks, timeout=_grace_of(runner))
     except asyncio.CancelledError:
         _log.debug("run %s was cancelled again while it ended", runner.run_id)
     for scope in scopes:
         if not scope.task.done():
             _abandon(runner, scope)
+
+
+async def close_resources(runner: Runner) -> None:
+    """Close what was made for the run, last made first. One that takes too long is cancelled and logged, and the next is closed."""
+    resources = runner.resources
+    assert runner.ending is not None
+    while resources is not None and resources.is_open:
+        async with asyncio.timeout(CLOSING_GRACE):
+            await resources.close_last(runner.ending.error)
+
+
+def _grace_of(runner: Runner) -> float:
+    """Return the seconds to wait for a run's tasks: those of its nested runs come first, and have a grace of their own."""
+    return runner.cancel_grace + 0.05 + max([_grace_of(child) for child in runner.children], default=0.0)
 
 
 def _abandon(runner: Runner, scope: StepScope) -> None:

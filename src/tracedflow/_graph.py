@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ._descriptors import problems_of
 from .collect import Take
 from .decorators import StepConfig
 from .errors import WorkflowConfigurationError, WorkflowValidationError
@@ -37,6 +38,7 @@ class Graph:
         self.produced = _unique(event for step in self.steps.values() for event in step.return_types)
         self.start_events = [event for event in self.accepted if issubclass(event, StartEvent)]
         self.stop_events = [event for event in self.produced if _is(event, StopEvent)]
+        self.has_resources = any(step.resources for step in self.steps.values())
         self.has_joins = any(step.collection_param or step.is_multi_slot or step.is_fan_out for step in self.steps.values())
         self._routes: dict[type[Event], tuple[str, ...]] = {}
         self._feeds: dict[str, tuple[str, ...]] = {}
@@ -163,14 +165,17 @@ class Graph:
         same = " (another class of the same name)" if close[0] == event.__name__ else ""
         return f"step `{owners[close[0]]}` takes {close[0]}{same}"
 
-    def validate(self, skipped: Sequence[str] = ()) -> None:
-        """Check the whole graph.
+    def validate(self, skipped: Sequence[str] = (), others: Sequence[Problem] = ()) -> None:
+        """Check the whole graph; `others` are problems that were found elsewhere.
 
         Raises:
             WorkflowConfigurationError: there is no step, or no single start or stop event; every other problem is listed too.
             WorkflowValidationError: events without producer or consumer, steps that cannot be reached or lead nowhere.
         """
-        problems = [p for p in self._problems() if p.check not in skipped]
+        self.refuse([*(p for p in self._problems() if p.check not in skipped), *others])
+
+    def refuse(self, problems: Sequence[Problem]) -> None:
+        """Raise one error that lists all the problems, if there are any."""
         if not problems:
             return
         kind = WorkflowConfigurationError if any(p.is_configuration for p in problems) else WorkflowValidationError
@@ -189,6 +194,7 @@ class Graph:
             *self._state_problems(),
             *self._join_problems(),
             *self._handler_problems(),
+            *self._resource_problems(),
         ]
         unproduced, unconsumed = self._unproduced(), self._unconsumed()
         # An event without producer or consumer already says why its steps are cut off: say it once.
@@ -265,6 +271,15 @@ class Graph:
             text = f"{' and '.join(_where(handler) for handler in general)} all handle the errors of any step."
             found.append(Problem(text=text, remedy="Give all but one of them for_steps=[...]."))
         return found
+
+    def _resource_problems(self) -> list[Problem]:
+        seen: set[Hashable] = set()
+        return [
+            Problem(text=f"{_where(step)}, parameter `{name}`: {text}", remedy=remedy)
+            for step in self.steps.values()
+            for name, wanted in step.resources.items()
+            for text, remedy in problems_of(wanted, self.start_event, seen)
+        ]
 
     def _claim_problems(self, handler: StepConfig, name: str, claimed: Mapping[str, str]) -> list[Problem]:
         where = _where(handler)

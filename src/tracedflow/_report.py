@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ._runner import Runner
 
 
-def report_of(runner: Runner, state: str | None = None) -> RunReport:
+def report_of(runner: Runner, state: str | None = None, now: float | None = None) -> RunReport:
     """Return what the run is doing, what it waits for, and where its events went."""
-    now = runner.now()
+    now = runner.now() if now is None else now
     run = runner.state
     running, queued, backing_off = _executions(runner, now)
     return RunReport(

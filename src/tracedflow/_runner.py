@@ -14,7 +14,7 @@ from . import _live
 from . import _state as st
 from ._announce import dropped, joined, publish, routed
 from ._dispatch import Dispatcher, current_runner
-from ._ending import Ending, annotate, last_event, recover, tear_down, timeout_error
+from ._ending import Ending, close_resources, annotate, last_event, recover, tear_down, timeout_error
 from ._permits import acquire
 from ._report import report_of
 from ._scope import StepScope
@@ -39,6 +39,7 @@ from .events import (
 from .middleware import (
     LoopBlocked,
     RunCall,
+    EventSent,
     RunResumed,
     RunStalled,
     RunSuspended,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .handler import WorkflowHandler
     from .limits import Limiter, Permit
     from .records import RunReport
+    from .resource._supply import RunResources
     from .workflow import Workflow
 
 _log = logging.getLogger("tracedflow")
@@ -76,10 +78,12 @@ class Runner:
         self.graph = graph
         self.dispatcher = dispatcher
         self.chain = dispatcher.chain
+        self.tells_sent = self.chain.hears(EventSent)  # asked once: it would be asked for every event
         self.call = call
         self.run_id = call.run_id
         self.state = state
         self.settings = settings
+        self._stepwise = settings.stepwise
         self.cancel_grace = settings.cancel_grace
         self.context = context
         self.parent = parent
@@ -113,7 +117,9 @@ class Runner:
         self._warned: set[str] = set()
         self.sent_early: list[tuple[Event, str | None]] = []
         self.stepper = Stepper(self)
+        self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
         self._final_report: RunReport | None = None
+        self._ended_at: float | None = None
 
     # --- facts ---
 
@@ -133,6 +139,8 @@ class Runner:
 
     def report(self) -> RunReport:
         """Answer why."""
+        if self._final_report is None and self.ending is not None and self._ended_at is not None:
+            self._final_report = report_of(self, state=self.ending.status.replace("_", " "), now=self._ended_at)
         return self._final_report or report_of(self)
 
     @property
@@ -158,17 +166,20 @@ class Runner:
     def apply(self, happened: st.Input) -> None:
         """Change the state by one input and carry out what follows. On the run's loop only."""
         for command in st.reduce(self.state, happened, self.graph):
-            self._carry_out(command)
+            if type(command) is st.Start:
+                self.ready.append(command.execution)
+            else:
+                self._carry_out(command)
         ended, self._going_on = self._going_on, None
-        if self.ready and not self.settings.stepwise:
+        if self._stepwise:
+            self.stepper.look()
+        elif self.ready:
             if ended is not None and may_go_on(self, ended, ended.ended_at):
                 self._next = self._open(self.choose(self.ready), ended.ended_at)
             else:
                 self.start_ready()
         if not self.state.executions:
             self.stalls.look()
-        if self.settings.stepwise:
-            self.stepper.look()
 
     def stream(self, offset: int | None, *, expose_internal: bool) -> EventStream:
         """Attach a reader to the stream."""
@@ -225,7 +236,7 @@ class Runner:
                 "Await it, or start it with RunOptions(parent=None)",
                 scope.call.step, self.call.workflow, child.run_id, child.call.workflow,
             )  # fmt: skip
-        if self.settings.stepwise:
+        if self._stepwise:
             self.stepper.look()
 
     # --- commands ---
@@ -393,6 +404,7 @@ class Runner:
             error = WorkflowCancelledByUser(f"Run {self.run_id} of {self.call.workflow} was cancelled: its task was")
             self.finish(Ending(status="cancelled", error=error, hard=True))
         await tear_down(self)
+        await close_resources(self)
         ending = self.ending
         assert ending is not None
         if ending.stop is not None:
@@ -434,8 +446,7 @@ class Runner:
         for _, permit in self.permits:
             permit.release()
         self.permits.clear()
-        if self._final_report is None:
-            self._final_report = report_of(self, state=ending.status.replace("_", " "))
+        self._ended_at = self.now()
         self.records.report = self._final_report
         if error is not None and self.abandoned:
             error.add_note(f"abandoned after cancellation: {', '.join(f'`{name}`' for name in self.abandoned)}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _state as st
@@ -351,7 +352,8 @@ class StepScope:
             self.call.cancel_reason = reason
         for helper in tuple(self.helpers or ()):
             helper.cancel(reason)
-        self.task.cancel(reason)
+        if not (self.runner.task.cancelling() and self.task.cancelling()):  # a loop that closes cancelled both: not again in the cleanup
+            self.task.cancel(reason)
 
     def abandon(self, why: str) -> None:
         """Make the Context of a task or thread that will not stop unusable; a later attempt gets a new one."""
@@ -363,9 +365,11 @@ class StepScope:
         """End for good: the Context can only send from now on."""
         self.ended = True
         self.release_limit()
-        self._leave_waits()
-        for helper in tuple(self.helpers or ()):
-            helper.cancel("step ended")
+        if self._parked:
+            self._leave_waits()
+        if self.helpers:
+            for helper in tuple(self.helpers):
+                helper.cancel("step ended")
 
     def end_attempt(
         self, started: float, queued_before: float, result: StepResult, error: BaseException | None, traced: AttemptCall | None
@@ -410,12 +414,17 @@ class StepScope:
                 call.trace_id,
                 pending[-1],
                 len(inputs),
-                *[part for envelope in inputs for part in (envelope.id, type(envelope.event).__name__, envelope.source)],
+                *_flat([(envelope.id, type(envelope.event).__name__, envelope.source) for envelope in inputs]),
                 len(emitted),
-                *[part for pair in emitted for part in pair],
-                *[part for measured in call.measurements[self._measured_before :] for part in measured],
+                *_flat(emitted),
+                *_flat(call.measurements[self._measured_before :]),
             )
         )
+
+
+def _flat(groups: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
+    """Return the parts of all groups in a row."""
+    return groups[0] if len(groups) == 1 else chain.from_iterable(groups)
 
 
 def cause_of(envelope: st.Envelope) -> Cause:

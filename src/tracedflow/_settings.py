@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .limits import Limiter
+
+
+FROM_STEP: Any = object()
+"""What an option has that was left out."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RunOptions:
+    """What one run may have of its own.
+
+    Args:
+        timeout: seconds for this run, in place of the workflow's; None: no limit. Left out: the workflow's.
+        tags: go on every span, record and log line of the run.
+        conversation_id: goes on the run's span as `gen_ai.conversation.id`.
+        parent: None detaches a run that is started inside a step: it is neither cancelled nor traced with it.
+        headers: W3C trace context of the caller, as an HTTP request brings it.
+    """
+
+    timeout: float | None = FROM_STEP
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    conversation_id: str | None = None
+    parent: None = FROM_STEP
+    headers: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from typing import (
     overload,
 )
 
+from ._descriptors import Resource, ResourceConfig, ResourceDefinition, wanted_by
 from .collect import Collect
 from .errors import WorkflowValidationError
 from .events import Event, StepFailedEvent
@@ -77,6 +78,7 @@ class StepConfig:
     role: Literal["step", "catch_error"] = "step"
     catch_error_for_steps: tuple[str, ...] | None = None  # None: any step
     catch_error_max_recoveries: int = 1
+    resources: dict[str, ResourceDefinition] = field(default_factory=dict[str, ResourceDefinition])  # by parameter
     context_parameter: str | None = None
     context_state_type: type[Any] | None = None
     is_async: bool = True
@@ -113,7 +115,7 @@ class StepConfig:
                 f"has an annotation that cannot be resolved: {error}. Import it or define it where the step can see it"
             ) from None
         self.unresolved = self.namespace = None
-        _read_signature(self, hints)
+        _read_signature(self, hints, names)
 
     def problem(self, text: str) -> WorkflowValidationError:
         """Return an error that names this step and its place."""
@@ -231,7 +233,7 @@ def read_step(fn: StepFunction, namespace: Mapping[str, Any], **options: Any) ->
     except NameError as error:
         config.unresolved, config.namespace = str(error), namespace
         return config
-    _read_signature(config, hints)
+    _read_signature(config, hints, namespace)
     return config
 
 
@@ -295,10 +297,16 @@ def _names_around(depth: int) -> dict[str, Any]:
     return names
 
 
-def _read_signature(config: StepConfig, hints: Mapping[str, Any]) -> None:
-    for name in inspect.signature(config.fn).parameters:
+def _read_signature(config: StepConfig, hints: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+    for name, parameter in inspect.signature(config.fn).parameters.items():
+        if isinstance(parameter.default, Resource | ResourceConfig):
+            kind = type(parameter.default).__name__
+            raise config.problem(f"has a {kind} as the default of `{name}`; annotate it `{name}: Annotated[T, {kind}(...)]`")
         if name in hints:
             _read_parameter(config, name, hints[name])
+    for wanted in config.resources.values():
+        if isinstance(wanted.resource, Resource):
+            wanted.resource.read(names)
     _check_parameters(config)
     if "return" not in hints:
         raise config.problem("needs a return annotation, such as `-> StopEvent` or `-> None`")
@@ -306,6 +314,10 @@ def _read_signature(config: StepConfig, hints: Mapping[str, Any]) -> None:
 
 
 def _read_parameter(config: StepConfig, name: str, hint: Any) -> None:
+    wanted = wanted_by(name, hint)
+    if wanted is not None:
+        config.resources[name] = wanted
+        return
     if get_origin(hint) is Annotated:
         base, *marks = get_args(hint)
         policy = next((mark for mark in marks if isinstance(mark, Collect)), None)

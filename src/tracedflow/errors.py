@@ -3,7 +3,8 @@
 ```
 TracedflowError
 ├── WorkflowValidationError            the workflow is declared wrongly
-│   └── WorkflowConfigurationError     its constructor was given something wrong, or it has no way in or out
+│   ├── WorkflowConfigurationError     its constructor was given something wrong, or it has no way in or out
+│   └── ResourceError                  a resource cannot be had as it is declared            (also a ValueError)
 ├── WorkflowRuntimeError               a run, or a call made to it, went wrong
 │   ├── StepTimeoutError               an attempt exceeded @step(timeout=)      (also a TimeoutError)
 │   ├── StepCancelledError             a step raised CancelledError that nobody had asked for
@@ -40,6 +41,10 @@ class WorkflowValidationError(TracedflowError):
 
 class WorkflowConfigurationError(WorkflowValidationError):
     """The workflow has no usable start or stop event, or its constructor was given a wrong value."""
+
+
+class ResourceError(WorkflowValidationError, ValueError):
+    """A resource cannot be had as it is declared: its configuration is wrong, or its factories need each other in a circle."""
 
 
 class WorkflowRuntimeError(TracedflowError):

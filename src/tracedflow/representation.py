@@ -290,7 +290,8 @@ class _Builder:
 
 def step_resources(step: StepConfig) -> Iterator[tuple[str, Any, str | None]]:
     """Yield the parameters of a step that are resources: name, mark and type name."""
-    yield from ()
+    for wanted in step.resources.values():
+        yield wanted.name, wanted.resource, _annotation(wanted.type_annotation)
 
 
 def _taken_as(step: StepConfig, event: type[Event]) -> str | None:

@@ -8,7 +8,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
@@ -20,9 +19,10 @@ from ._checks import check_count, check_one_of, check_seconds, check_skipped
 from ._config import check_layer, layers_for
 from ._dispatch import Dispatcher
 from ._graph import Graph
+from ._owner import ResourceOwner
 from ._runner import Runner
 from ._scope import BoundStep, StepScope, bind
-from ._settings import RunSettings
+from ._settings import FROM_STEP, RunOptions, RunSettings
 from ._stream import DEFAULT_KEPT
 from ._threads import run_in_own_loop
 from .clock import active as active_clock
@@ -35,31 +35,11 @@ from .handler import WorkflowHandler, launch
 from .limits import Limit
 from .middleware import Middleware, RunCall
 from .records import RecordLog
+from .resource import ResourceManager
 from .types import RunResultT
 
 DEFAULT_TIMEOUT = 45.0  # seconds
 DEFAULT_CANCEL_GRACE = 0.5  # seconds
-
-_FROM_STEP: Any = object()
-
-
-@dataclass(slots=True, kw_only=True)
-class RunOptions:
-    """What one run may have of its own.
-
-    Args:
-        timeout: seconds for this run, in place of the workflow's; None: no limit. Left out: the workflow's.
-        tags: go on every span, record and log line of the run.
-        conversation_id: goes on the run's span as `gen_ai.conversation.id`.
-        parent: None detaches a run that is started inside a step: it is neither cancelled nor traced with it.
-        headers: W3C trace context of the caller, as an HTTP request brings it.
-    """
-
-    timeout: float | None = _FROM_STEP
-    tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    conversation_id: str | None = None
-    parent: None = _FROM_STEP
-    headers: Mapping[str, str] | None = None
 
 
 class _AddStep:
@@ -69,7 +49,7 @@ class _AddStep:
         return owner._add_step_to_class if instance is None else instance._add_step_to_instance
 
 
-class Workflow(Generic[RunResultT]):
+class Workflow(ResourceOwner, Generic[RunResultT]):
     """A program of steps that are wired by the events they take and return. Subclass it and decorate methods with `@step`.
 
     `class F(Workflow[MyStop])` types the awaited result. An instance may run many times, also at once and from several
@@ -79,6 +59,7 @@ class Workflow(Generic[RunResultT]):
         timeout: seconds for a run; None: no limit.
         disable_validation: leave the checks of the graph to `validate()`.
         verbose: print what happens, and a waterfall at the end, to stderr.
+        resource_manager: what keeps the resources; None: the instance makes its own, and `aclose` closes it.
         num_concurrent_runs: how many runs of this instance may be live at once; others wait.
         workflow_name: the name in traces and metrics; the class's qualified name otherwise.
         skip_graph_checks: any of `"reachability"`, `"terminal_event"`, `"dead_end"`.
@@ -117,6 +98,7 @@ class Workflow(Generic[RunResultT]):
         timeout: float | None = DEFAULT_TIMEOUT,
         disable_validation: bool = False,
         verbose: bool = False,
+        resource_manager: ResourceManager | None = None,
         *,
         num_concurrent_runs: int | None = None,
         workflow_name: str | None = None,
@@ -143,6 +125,7 @@ class Workflow(Generic[RunResultT]):
         self._keep_events = check_count("keep_events", keep_events)
         self._keep_records = check_count("keep_records", keep_records)
         self._cancel_grace = cancel_grace
+        self._own(resource_manager)
         runs = check_count("num_concurrent_runs", num_concurrent_runs)
         self._gate = None if runs is None else Limit(f"runs of {self.workflow_name}", concurrency=runs)
         self._instance_steps: dict[str, StepFunction] = {}
@@ -244,15 +227,21 @@ class Workflow(Generic[RunResultT]):
                 f"{type(self).__qualname__}.__init__ does not call super().__init__(); add super().__init__(*args, **kwargs)"
             )
 
-    def validate(self) -> bool:
+    def validate(self, validate_resource_configs: bool = True, validate_resources: bool = False) -> bool:
         """Check the graph now, whatever `disable_validation` says; return whether it takes human input.
+
+        Args:
+            validate_resource_configs: also read the configuration files that steps and factories ask for.
+            validate_resources: also make, and close again, each resource that needs nothing of a run.
 
         Raises:
             WorkflowConfigurationError, WorkflowValidationError: as the constructor does.
         """
         self._ready()
         graph = self._built_graph()
-        graph.validate(self._skipped)
+        graph.validate(self._skipped, self._config_problems(graph) if validate_resource_configs else ())
+        if validate_resources:  # only now: what is declared wrongly cannot be made
+            graph.refuse(self._trial_problems(graph))
         return graph.takes_human_input
 
     # --- facts ---
@@ -307,6 +296,7 @@ class Workflow(Generic[RunResultT]):
             WorkflowRuntimeError: no event loop runs, or the start event could not be made of the keywords.
             ContextStateError: the Context belongs to a live run.
             RuntimeError: a live run has this id.
+            WorkflowValidationError: a configuration file that a step asks for is missing or wrong.
         """
         graph = self._checked_graph()
         loop = _running_loop(type(self).__qualname__)
@@ -315,9 +305,9 @@ class Workflow(Generic[RunResultT]):
         saved = context._saved
         event = saved.start_event if saved is not None else self._start_event(graph, start_event, kwargs)
         outer = current_scope.get()
-        parent = outer if outer is not None and options.parent is _FROM_STEP and _is_live_on(outer, loop) else None
+        parent = outer if outer is not None and options.parent is FROM_STEP and _is_live_on(outer, loop) else None
         clock = active_clock.get()
-        timeout = self._timeout if options.timeout is _FROM_STEP else check_seconds("timeout", options.timeout)
+        timeout = self._timeout if options.timeout is FROM_STEP else check_seconds("timeout", options.timeout)
         call = RunCall(
             workflow=self.workflow_name,
             run_id=run_id or (saved.run_id if saved is not None else clock.new_id()),
@@ -328,7 +318,7 @@ class Workflow(Generic[RunResultT]):
             timeout=timeout,
             can_wait=graph.can_wait,
             parent_run_id=parent.runner.run_id if parent else None,
-            spawned_by=outer.call.span_context if outer is not None and parent is None and options.parent is _FROM_STEP else None,
+            spawned_by=outer.call.span_context if outer is not None and parent is None and options.parent is FROM_STEP else None,
             tags=options.tags,
             conversation_id=options.conversation_id,
             headers=options.headers,
@@ -344,7 +334,9 @@ class Workflow(Generic[RunResultT]):
             gate=self._gate,
         )
         state = saved.state if saved is not None else st.new_state(call.run_id, self._slots())
+        resources = self._resources_of_run(graph, event, context, check=not self._disable_validation)
         runner = Runner(self, graph, self._folded(), call, state, settings, context, parent)
+        runner.resources = resources
         handler = launch(runner)
         self._last_records = runner.records
         context._saved = None  # only now: a run that could not start leaves it to the next
@@ -357,7 +349,10 @@ class Workflow(Generic[RunResultT]):
         """
 
         async def main() -> RunResultT:
-            return await self.run(ctx, start_event, **kwargs)
+            try:
+                return await self.run(ctx, start_event, **kwargs)
+            finally:
+                await self._resources.leave_loop()
 
         return run_in_own_loop(main)
 

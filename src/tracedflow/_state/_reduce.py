@@ -181,29 +181,32 @@ def _deliver(state: RunState, envelope: Envelope, takers: tuple[str, ...], route
     event = envelope.event
     kind = type(event)
     wait = matching_wait(state, event) if state.waits else None
-    collecting = routes.collectors(kind) if envelope.scopes and routes.has_joins else ()
-    out.append(Routed(envelope, (*takers, *collecting), wait is not None))
+    collecting = routes.collectors(kind) if envelope.scopes else ()
+    everybody = (*takers, *collecting) if collecting else takers
+    out.append(Routed(envelope, everybody, wait is not None))
     if state.questions and isinstance(event, HumanResponseEvent) and (takers or wait):
         state.questions -= 1
     for name in takers:
-        _admit_to(state, envelope, name, routes, out)
+        if routes.has_joins:
+            _admit_to(state, envelope, name, routes, out)
+        else:
+            admit(state, name, (envelope,), envelope.at, (), out)
     for name in collecting:
         gather(state, envelope, name, routes, out)
-    takers = (*takers, *collecting)
     if wait is not None:
         answer(state, wait, envelope, out)
     if isinstance(event, InputRequiredEvent):
         state.questions += 1
         out.append(Publish(event, envelope.source))
-        if not takers and wait is None:
+        if not everybody and wait is None:
             envelope.taken = True
             state.tally(kind).streamed += 1
-    elif not takers and wait is None:
+    elif not everybody and wait is None:
         _hold(state, envelope, routes, out)
 
 
 def _admit_to(state: RunState, envelope: Envelope, step: str, routes: Routes, out: list[Command]) -> None:
-    kinds = routes.slots(step) if routes.has_joins else None
+    kinds = routes.slots(step)
     if kinds is None:
         admit(state, step, (envelope,), envelope.at, envelope.scopes, out)
     else:
