@@ -30,6 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "declare": ("errors", "events", "types", "collect", "_descriptors", "retry_policy", "decorators", "_checks", "_graph", "representation"),
     "mechanism": (
         "_factories",
+        "_notebook",
         "clock",
         "records",
         "outcomes",
@@ -43,6 +44,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "engine": (
         "_state",
+        "_soundness",
         "_snapshot",
         "_bridge",
         "_sending",
@@ -54,6 +56,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_permits",
         "_results",
         "_scope",
+        "_checkpoint",
         "_dispatch",
         "_announce",
         "_report",
@@ -65,7 +68,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_runner",
         "handler",
     ),
-    "facade": ("_owner", "workflow", "checkpointer"),
+    "facade": ("_owner", "_persistence", "workflow", "checkpointer"),
     "edges": (
         "telemetry",
         "drawing",
@@ -73,6 +76,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "journal.memory",
         "journal.sqlite",
         "journal.postgres",
+        "checkpointer.sqlite",
         "server",
         "testing",
         "cli",
@@ -85,6 +89,7 @@ EDGE_EXCEPTIONS = {
     ("inspect", "telemetry.names"),  # inspect reads what telemetry writes
     ("telemetry", "inspect.waterfall"),  # the console shows one analysis live
     ("telemetry", "inspect.durations"),
+    ("drawing", "inspect.durations"),
 }
 COMPOSITION_ROOT = ""  # tracedflow/__init__.py: names every module, as factories
 
@@ -95,7 +100,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "opentelemetry.exporter": ("telemetry.setup", "testing"),
     "prometheus_client": ("telemetry.metrics", "testing"),
     "rich": ("telemetry.console", "inspect"),
-    "sqlite3": ("journal.sqlite",),
+    "sqlite3": ("journal.sqlite", "checkpointer.sqlite"),
     "psycopg": ("journal.postgres",),
     "asyncpg": ("journal.postgres",),
     "starlette": ("server",),

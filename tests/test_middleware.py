@@ -780,3 +780,21 @@ async def test_the_log_of_a_failed_observer_shows_its_own_traceback(caplog: pyte
     assert "Hostile0 raised before call_next" in record.getMessage()
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], Sabotage)
+
+
+@pytest.mark.xfail(reason="an observer runs in the step's task and can cancel it, as asyncio.timeout does", raises=AssertionError)
+@virtual_time()
+async def test_an_observer_that_cancels_the_task_it_runs_in_does_not_cancel_the_step() -> None:
+    class Times(Observer):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            async with asyncio.timeout(1):
+                return await call_next(call)
+
+    class Slow(Workflow):
+        @step
+        async def slow(self, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(10)
+            return StopEvent(result="done")
+
+    result = await asyncio.gather(Slow(telemetry=False, middleware=[Times()]).run(), return_exceptions=True)
+    assert result == ["done"]

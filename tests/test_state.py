@@ -153,6 +153,9 @@ class Watched:
     timers: set[int] = field(default_factory=set)
     parked: set[tuple[int, int]] = field(default_factory=set)  # (execution, wait or timer) whose coroutine is suspended there
     waits: set[int] = field(default_factory=set)
+    formerly: set[int] = field(default_factory=set)  # executions of the life before
+    handed_out: set[int] = field(default_factory=set)  # events that a stepwise run returned to its caller
+    stepwise: bool = False
     finished: int = 0
     now: float = 1000.0
     number: int = 0
@@ -198,16 +201,22 @@ class Watched:
                 assert command.timer in self.timers, "cancelled a timer that is not set"
                 self.timers.discard(command.timer)
             case st.Routed():
-                self.ids[command.envelope.id] += 1
+                if command.envelope.id not in self.handed_out:  # counted when it was returned
+                    self.ids[command.envelope.id] += 1
+                self.handed_out.discard(command.envelope.id)
                 assert command.envelope.id > 0
                 assert set(command.to) <= set(STEPS)
+            case st.Returned():
+                self.ids[command.envelope.id] += 1
+                self.handed_out.add(command.envelope.id)
+                assert state.returned[command.envelope.id] is command.envelope
             case st.Publish():
-                assert command.execution is None or any(command.execution in begun for begun in self.begun.values())
+                assert command.execution is None or command.execution in self.ids or command.execution in self.formerly
             case st.Finish():
                 self.finished += 1
                 assert state.status == "completed"
             case st.Dropped():
-                assert command.drop.reason in ("unclaimed", "overflow", "run_ended", "not_needed")
+                assert command.drop.reason in ("unclaimed", "overflow", "run_ended", "not_needed", "not_sent_on")
                 assert command.final == (command.drop.reason != "unclaimed")
             case st.Joining():
                 assert command.execution in self.live
@@ -260,6 +269,7 @@ class Watched:
         """A list is open as long as something that follows from it is live."""
         state = self.state
         inside = Counter(each.scopes[-1] for each in state.executions.values() if each.scopes)
+        inside += Counter(envelope.scopes[-1] for envelope in state.returned.values() if envelope.scopes)
         inside += Counter(stream.outer[-1] for stream in state.streams.values() if stream.outer)
         assert {number: stream.live for number, stream in state.streams.items()} == dict(inside)
         for stream in state.streams.values():
@@ -327,8 +337,20 @@ def complete(run: Watched, draw: Choose) -> None:
     run.live.discard(execution)
     run.forget(execution)
     events = [run.event(kind) for kind in kinds]
-    run.feed(st.Complete(execution, events, run.tick(), stream=listed, silent=not kinds))
+    run.feed(st.Complete(execution, events, run.tick(), stream=listed, silent=not kinds, held_back=run.stepwise))
     assert execution not in run.state.executions
+
+
+def send_on(run: Watched, draw: Choose) -> None:
+    number = draw(hyp.sampled_from(sorted(run.state.returned)))
+    takers = run.graph.takers(type(run.state.returned[number].event))
+    run.feed(st.SendOn(number, run.tick(), draw(hyp.sampled_from([None, *takers]))))
+
+
+def discard(run: Watched, draw: Choose) -> None:
+    numbers = draw(hyp.lists(hyp.sampled_from(sorted(run.state.returned)), unique=True))
+    run.handed_out -= set(numbers)
+    run.feed(st.Discard(numbers, run.tick()))
 
 
 def recover(run: Watched, draw: Choose) -> None:
@@ -424,6 +446,8 @@ def moves(run: Watched) -> list[Callable[[Watched, Choose], None]]:
         found += [complete] * 4 + [fail, recover, open_wait, open_wait, collect, collect, remember]
     if run.abandonable():
         found.append(abandon)
+    if run.state.returned:
+        found += [send_on, send_on, discard]
     if run.timers:
         found += [fire, fire]
     return found
@@ -431,7 +455,7 @@ def moves(run: Watched) -> list[Callable[[Watched, Choose], None]]:
 
 def explore(graph: Graph, slots: dict[str, int], draw: Choose) -> Watched:
     """Let a run have a random life; it may end in the midst of it."""
-    run = Watched(graph, st.new_state("r", slots))
+    run = Watched(graph, st.new_state("r", slots), stepwise=draw(hyp.sampled_from([False, False, True])))
     run.feed(st.Begin(run.event(Go), run.tick()))
     for _ in range(draw(hyp.integers(1, MAX_INPUTS))):
         if st.is_over(run.state):
@@ -518,26 +542,48 @@ def test_a_run_that_goes_on_elsewhere_starts_again_what_was_live_and_loses_nothi
     if suspended:
         assert st.reduce(first.state, st.End("suspended"), graph) == []
     live = {each.id: (each.memo, each.sends, each.retry_at) for each in first.state.executions.values()}
-    run = Watched(graph, saved_and_loaded(first.state), now=first.now, number=first.number)
+    run = Watched(graph, saved_and_loaded(first.state), now=first.now + data.draw(hyp.sampled_from([0.0, 100.0])), number=first.number)
     run.state.lanes = {name: st.Lane(slots=count) for name, count in slots.items()}
-    run.now += data.draw(hyp.sampled_from([0.0, 100.0]))
-    out = st.reduce(run.state, st.Restart(run.now), graph)
+    run.timers, run.handed_out = set(first.timers), set(first.handed_out)
+    run.formerly = set(first.ids)
+    completed = ended_meanwhile(run, data.draw)
+    before = run.state.seq
+    out = st.reduce(run.state, st.Restart(run.now, completed), graph)
     later = {command.timer for command in out if isinstance(command, st.SetTimer)}
     for command in out:
         run.carry_out(command)
+    if st.is_over(run.state):
+        assert list(run.state.pending()) == []
+        return
+    run.timers = later  # those of the life before are gone
     for timer in later:  # a backoff that is not over: its attempt is still to come
         execution = run.state.backoffs[timer]
         run.live.add(execution)
         run.parked.add((execution, timer))
-        assert live[execution][2] > run.now  # type: ignore[operator]
+        retry_at = live[execution][2]
+        assert retry_at is not None
+        assert retry_at > run.now
     run.check(dict.fromkeys(STEPS, 0), may_exceed=False)
     assert run.state.status == "running"
-    assert set(run.state.executions) == set(live)
-    for each in run.state.executions.values():
-        assert (each.memo or {}).keys() == (live[each.id][0] or {}).keys()
-        assert (each.replayed, each.sends) == (live[each.id][1], 0)
+    old = {each.id for each in run.state.executions.values() if each.id <= before}
+    assert old == live.keys() - ({completed.execution} if completed else set())
+    for number in old:
+        each = run.state.executions[number]
+        assert (each.memo or {}).keys() >= (live[number][0] or {}).keys()
+        assert (each.replayed, each.sends) == (live[number][1], 0)
     assert run.state.waits == {}
+    assert run.state.returned == {}
     go_on(run, data.draw)
+
+
+def ended_meanwhile(run: Watched, draw: Choose) -> st.Complete | None:
+    """Return the end of an execution that the saved state does not know yet, as a checkpoint has it."""
+    running = [None, *phases(run, "running")]
+    execution = draw(hyp.sampled_from(running))
+    if execution is None:
+        return None
+    kinds = draw(hyp.lists(hyp.sampled_from((*KINDS, Stop)), max_size=2))
+    return st.Complete(execution, [run.event(kind) for kind in kinds], run.tick(), stream=run.graph.has_joins and draw(hyp.booleans()))
 
 
 def go_on(run: Watched, draw: Choose) -> None:
@@ -701,3 +747,73 @@ def test_a_run_that_is_over_is_not_restarted(status: st.Status) -> None:
     st.reduce(run.state, st.End(status), run.graph)
     assert st.reduce(run.state, st.Restart(2000.0), run.graph) == []
     assert run.state.status == status
+
+
+def test_a_backoff_goes_on_after_a_resume_with_what_is_left_of_it() -> None:
+    run = begun({})
+    execution = the_one(run).id
+    run.feed(st.AttemptFailed(execution, 60.0, 1000.0))
+    state = saved_and_loaded(run.state)
+    (timer,) = st.reduce(state, st.Restart(1045.0), run.graph)
+    assert isinstance(timer, st.SetTimer)
+    assert timer.delay == 15
+    assert state.executions[execution].phase == "backoff"
+    (resumed,) = st.reduce(state, st.Fire(timer.timer, 1060.0), run.graph)
+    assert isinstance(resumed, st.Resume)
+    assert state.executions[execution].retry_at is None
+
+
+def test_a_backoff_that_is_over_by_the_resume_starts_again_at_once() -> None:
+    run = begun({})
+    run.feed(st.AttemptFailed(the_one(run).id, 60.0, 1000.0))
+    state = saved_and_loaded(run.state)
+    assert [type(command) for command in st.reduce(state, st.Restart(1060.0), run.graph)] == [st.Start]
+
+
+def test_a_run_that_was_suspended_and_then_saved_goes_on() -> None:
+    run = begun({})
+    st.reduce(run.state, st.End("suspended"), run.graph)
+    state = saved_and_loaded(run.state)
+    assert [type(command) for command in st.reduce(state, st.Restart(2000.0), run.graph)] == [st.Start]
+    assert state.status == "running"
+
+
+def test_an_answer_sent_early_and_named_by_the_wait_settles_its_question() -> None:
+    run = begun({})
+    run.feed(st.Send(run.event(Reply, waiter_id="w"), run.tick()))
+    asked = st.OpenWait(the_one(run).id, "wait:1", Reply, run.tick(), waiter_id="w", question=run.event(Ask))
+    assert [type(command) for command in run.feed(asked)] == [st.Publish]
+    assert run.state.waits == {}
+    assert run.state.questions == 0
+
+
+def test_what_a_list_leads_to_is_fed_even_where_the_graph_did_not_expect_it() -> None:
+    run = Watched(Graph({"one": (Go,)}, lists={"two": ((A,), None)}, feeds={}), st.new_state("r", dict.fromkeys(STEPS, 1)))
+    run.feed(st.Begin(run.event(Go), run.tick()))
+    execution = the_one(run).id
+    run.live.discard(execution)
+    run.feed(st.Complete(execution, [run.event(A), run.event(A)], run.tick(), stream=True))
+    fed = the_one(run)
+    assert (fed.step, len(fed.inputs)) == ("two", 2)
+    assert run.state.streams == {}
+
+
+def test_a_step_that_takes_the_first_of_a_list_starts_once_and_the_rest_is_not_needed() -> None:
+    graph = Graph({"one": (Go,)}, lists={"two": ((A,), 1)}, feeds={"one": ("two",)})
+    run = Watched(graph, st.new_state("r", dict.fromkeys(STEPS, 9)))
+    run.feed(st.Begin(run.event(Go), run.tick()))
+    execution = the_one(run).id
+    run.live.discard(execution)
+    run.feed(st.Complete(execution, [run.event(A) for _ in range(3)], run.tick(), stream=True))
+    assert [each.step for each in run.state.executions.values()] == ["two"]
+    assert [drop.reason for drop in run.state.drops] == ["not_needed"] * 2
+
+
+def test_what_is_written_to_the_stream_is_published_and_counts_as_a_send_of_its_step() -> None:
+    run = begun({})
+    execution = the_one(run)
+    (published,) = run.feed(st.Streamed(execution.id, run.event(Ask)))
+    assert isinstance(published, st.Publish)
+    assert published.execution == execution.id
+    assert execution.sends == 1
+    assert run.state.questions == 1

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _factories
 from ._config import configure
 from ._live import accept_again, drain, queue_depths, runs
 from ._settings import RunOptions
+from .checkpointer import Checkpoint, WorkflowCheckpointer
 from .collect import All, Collect, Take
 from .context import Context
 from .decorators import catch_error, step
@@ -53,6 +54,16 @@ from .middleware import (
 from .records import AttemptRecord, RunReport
 from .workflow import Workflow
 
+if TYPE_CHECKING:
+    from .drawing import (
+        draw_all_possible_flows,
+        draw_all_possible_flows_mermaid,
+        draw_all_possible_flows_svg,
+        draw_most_recent_execution,
+        draw_most_recent_execution_mermaid,
+        draw_most_recent_execution_svg,
+    )
+
 try:
     __version__ = version("tracedflow")
 except PackageNotFoundError:  # run from a source tree that is not installed
@@ -79,12 +90,22 @@ _factories.register("metrics", _metrics)
 _factories.register("logs", _edge("telemetry.logs", "Logs"))
 _factories.register("console", _edge("telemetry.console", "Console"))
 _factories.register("explainer", _edge("inspect.why", "explain", call=False))
+_factories.register("checkpoint store", _edge("checkpointer.sqlite", "SqliteCheckpoints", call=False))
+_factories.register("drawer", _edge("drawing", "notebook_bundle", call=False))
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("draw_") and name in __all__:
+        return getattr(import_module("tracedflow.drawing"), name)
+    raise AttributeError(f"module 'tracedflow' has no attribute {name!r}")
+
 
 __all__ = [
     "All",
     "AttemptCall",
     "AttemptRecord",
     "Chain",
+    "Checkpoint",
     "Collect",
     "Context",
     "ContextSerdeError",
@@ -114,6 +135,7 @@ __all__ = [
     "TracedflowError",
     "Workflow",
     "WorkflowCancelledByUser",
+    "WorkflowCheckpointer",
     "WorkflowConfigurationError",
     "WorkflowDone",
     "WorkflowHandler",
@@ -126,6 +148,12 @@ __all__ = [
     "catch_error",
     "configure",
     "drain",
+    "draw_all_possible_flows",
+    "draw_all_possible_flows_mermaid",
+    "draw_all_possible_flows_svg",
+    "draw_most_recent_execution",
+    "draw_most_recent_execution_mermaid",
+    "draw_most_recent_execution_svg",
     "runs",
     "step",
 ]

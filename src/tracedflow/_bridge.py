@@ -10,12 +10,17 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._runner import Runner
     from ._scope import StepScope
 
 
 def on_loop(scope: StepScope, act: Callable[[], None]) -> None:
     """Do something to the run on its loop, from whatever thread, and come back when it is done."""
-    runner = scope.runner
+    on_loop_of(scope.runner, act)
+
+
+def on_loop_of(runner: Runner, act: Callable[[], None]) -> None:
+    """Do something to a run on its loop, from whatever thread, and come back when it is done."""
     if threading.get_ident() == runner.thread_id:
         act()
         return

@@ -61,7 +61,9 @@ class Resource:
         if self.scope not in (None, "workflow", "run"):
             raise ValueError(f"Resource(scope={self.scope!r}): a scope is 'workflow' or 'run'")
         if self.scope is not None and not self.cache:
-            raise ValueError(f"Resource(cache=False, scope={self.scope!r}): what is not cached lives for one attempt; leave one of them out")
+            raise ValueError(
+                f"Resource(cache=False, scope={self.scope!r}): what is not cached lives for one attempt; leave one of them out"
+            )
 
     @property
     def name(self) -> str:
@@ -122,8 +124,8 @@ class Resource:
         for parameter in _parameters(self.factory):
             self._read_parameter(needs, parameter, hints.get(parameter.name, parameter.annotation))
         for wanted in needs.resources.values():
-            if isinstance(wanted.resource, Resource):
-                wanted.resource.read(names)
+            if isinstance(wanted.resource, Resource):  # not read yet: a circle of postponed annotations would never end
+                wanted.resource._names = names
         return needs
 
     def _read_parameter(self, needs: Needs, parameter: inspect.Parameter, hint: Any) -> None:
@@ -291,10 +293,10 @@ def _function_of(factory: Any, *, of_class: bool = True) -> Any:
 
 
 def _hints(function: Any, names: Mapping[str, Any]) -> dict[str, Any]:
+    # A name around the asker must not hide one of the factory's own module, unless the factory stands in a function too.
+    around = dict(names) if "<locals>" in getattr(function, "__qualname__", "") else None
     try:
-        return get_type_hints(function, include_extras=True)
-    except NameError:  # only now: a name of the asker's must not hide one of the factory's own module
-        return get_type_hints(function, localns=dict(names), include_extras=True)
+        return get_type_hints(function, localns=around, include_extras=True)
     except TypeError:  # a builtin
         return {}
 

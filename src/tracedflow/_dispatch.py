@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _watchdog
+from ._checkpoint import checkpointed
 from ._results import check_result, events_of
 from ._scope import StepScope
 from ._threads import pool
@@ -89,7 +90,8 @@ class Dispatcher:
             scope.close()
             if scope.attempt == 0:  # a layer answered without calling the step
                 scope.end_attempt(scope.call.started_at, scope.call.queued, result, None, None)
-            runner.step_completed(scope, events_of(result), stream=isinstance(result, list))
+            if runner.settings.checkpoint is None or await checkpointed(scope, result):
+                runner.step_completed(scope, events_of(result), stream=isinstance(result, list))
 
     def _attempts(self, call: StepCall) -> Awaitable[StepResult]:
         """The innermost `step`: one attempt, or as many as the retry policy asks for."""

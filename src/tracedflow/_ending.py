@@ -6,10 +6,12 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
+from pathlib import Path
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING
 
 from . import _state as st
+from . import _watchdog
 from ._dispatch import Dispatcher
 from ._scope import StepScope
 from .errors import WorkflowCancelledByUser, WorkflowStalledError, WorkflowTimeoutError
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tracedflow")
 
 _LATE = 0.1  # seconds after which a timer that fires late is worth a word
+_RESOURCES = str(Path(__file__).parent / "resource")
 CLOSING_GRACE = 10.0  # seconds to close one resource: a run must not hang on its way out
 _CANCEL_REASONS: dict[str, str] = {"failed": "sibling_failed", "timed_out": "run_timeout", "suspended": "suspended"}
 
@@ -96,12 +99,20 @@ def annotate(error: BaseException, scope: StepScope) -> None:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code is not Dispatcher.call_step.__code__:
         trace = trace.tb_next
-    if trace is not None and trace.tb_next is not None:
-        error.__traceback__ = trace.tb_next
+    inner = None if trace is None else trace.tb_next
+    while inner is not None and inner.tb_next is not None and _is_between(inner.tb_frame.f_code):
+        inner = inner.tb_next
+    if inner is not None:
+        error.__traceback__ = inner
     call = scope.call
     tried = f", attempt {scope.attempt}" if scope.attempt > 1 else ""
     traced = f", trace {call.trace_id}" if call.trace_id else ""
     error.add_note(f"in step `{call.step}` of {call.workflow} ({call.config.place}){tried}, run {call.run_id}{traced}")
+
+
+def _is_between(code: CodeType) -> bool:
+    """Whether it is code of ours that stands between the dispatcher and the code of the user: a step, or a factory."""
+    return code in _watchdog.step_callers or code.co_filename.startswith(_RESOURCES)
 
 
 async def tear_down(runner: Runner) -> None:
@@ -178,3 +189,20 @@ def timeout_error(runner: Runner, report: RunReport) -> WorkflowTimeoutError:
     if late > _LATE:
         text += f" It could not fire for {late:.1f} s: {report.blocked or 'the event loop was blocked'}."
     return WorkflowTimeoutError(f"{text}\n{report}", report)
+
+
+def set_deadline(runner: Runner) -> None:
+    """Start the clock of a run: its own timeout, or what is left of that of the run which started it."""
+    timeout = runner.settings.timeout
+    started = runner.now()
+    runner.deadline = None if timeout is None else started + timeout
+    outer = runner.parent.runner.deadline if runner.parent is not None else None
+    if outer is not None and (runner.deadline is None or outer < runner.deadline):
+        runner.deadline = outer
+        runner.settings.timeout = max(0.0, outer - started)
+    if runner.deadline is None:
+        return
+    if runner.deadline <= started:
+        runner.time_out()
+        return
+    runner.timers[0] = runner.loop.call_later(runner.deadline - started, runner.time_out)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _watchdog
-from .errors import DrainingError
+from .errors import ContextSerdeError, DrainingError
 
 if TYPE_CHECKING:
     from ._runner import Runner
     from .handler import WorkflowHandler
+
+_log = logging.getLogger("tracedflow")
 
 _lock = threading.Lock()
 _runs: dict[str, Runner] = {}
@@ -79,13 +82,22 @@ async def drain(timeout: float = 30.0, then: Literal["cancel", "snapshot"] = "ca
     await _wait_for(loop, timeout)
     ended: dict[str, dict[str, Any] | None] = {}
     for runner in live():
-        if then == "snapshot" and runner.loop is loop and runner.is_saveable:
-            ended[runner.run_id] = runner.suspend()
-        else:
-            ended[runner.run_id] = None
+        saved = ended[runner.run_id] = _suspended(runner) if then == "snapshot" and runner.loop is loop else None
+        if saved is None:
             runner.loop.call_soon_threadsafe(runner.cancel, "the process is draining")
     await _wait_for(loop, _LAST_WAIT)
     return ended
+
+
+def _suspended(runner: Runner) -> dict[str, Any] | None:
+    """Save a run and end it; None if it cannot be saved: the others still can."""
+    if runner.is_over:
+        return None
+    try:
+        return runner.suspend()
+    except ContextSerdeError:
+        _log.exception("run %s of %s could not be saved, and is cancelled", runner.run_id, runner.call.workflow)
+        return None
 
 
 async def _wait_for(loop: asyncio.AbstractEventLoop, timeout: float) -> None:

@@ -16,7 +16,7 @@ from .resource._checks import config_problems, trial_problems
 from .resource._supply import RunResources
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from .context import Context
 

@@ -14,7 +14,7 @@ from . import _live
 from . import _state as st
 from ._announce import dropped, joined, publish, routed
 from ._dispatch import Dispatcher, current_runner
-from ._ending import Ending, close_resources, annotate, last_event, recover, tear_down, timeout_error
+from ._ending import Ending, annotate, close_resources, last_event, recover, set_deadline, tear_down, timeout_error
 from ._permits import acquire
 from ._report import report_of
 from ._scope import StepScope
@@ -37,9 +37,9 @@ from .events import (
     StopEvent,
 )
 from .middleware import (
+    EventSent,
     LoopBlocked,
     RunCall,
-    EventSent,
     RunResumed,
     RunStalled,
     RunSuspended,
@@ -73,6 +73,7 @@ class Runner:
         settings: RunSettings,
         context: Context[Any],
         parent: StepScope | None,
+        resumes: SavedRun | None = None,
     ) -> None:
         self.workflow = workflow
         self.graph = graph
@@ -115,7 +116,8 @@ class Runner:
         self.ending: Ending | None = None
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._warned: set[str] = set()
-        self.sent_early: list[tuple[Event, str | None]] = []
+        self.resumes = resumes
+        self.sent_early: list[tuple[Event, str | None]] = [] if resumes is None else list(resumes.early)
         self.stepper = Stepper(self)
         self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
         self._final_report: RunReport | None = None
@@ -143,15 +145,6 @@ class Runner:
             self._final_report = report_of(self, state=self.ending.status.replace("_", " "), now=self._ended_at)
         return self._final_report or report_of(self)
 
-    @property
-    def is_saveable(self) -> bool:
-        """Whether there is anything live to save."""
-        return self.state.status in ("running", "suspended")
-
-    def saved_run(self) -> SavedRun:
-        """Return what a later segment needs to go on."""
-        return SavedRun(run_id=self.run_id, start_event=self.call.start_event, segment=self.call.segment, state=self.state)
-
     def suspend(self) -> dict[str, Any]:
         """Save the run and end this segment of it; returns what `Context.from_dict` takes."""
         saved = self.context.to_dict()
@@ -159,6 +152,8 @@ class Runner:
             self.chain.notice(RunSuspended(run=self.call, at=self.now()))
         text = f"Run {self.run_id} of {self.call.workflow} was suspended; it goes on from its saved Context"
         self.finish(Ending(status="suspended", error=WorkflowCancelledByUser(text)))
+        if not self.has_begun:  # it may be waiting for a permit
+            self.task.cancel()
         return saved
 
     # --- what happens to it ---
@@ -196,7 +191,7 @@ class Runner:
         self._going_on = scope
         scope.ended_at = self.now()
         self.apply(scope.completion(events, stream=stream, at=scope.ended_at))
-        self._forget(scope)
+        self.forget(scope)
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
         """Hear from the dispatcher that a step execution ended badly, or was stopped."""
@@ -204,7 +199,7 @@ class Runner:
             scope.end_attempt(scope.call.started_at, scope.call.queued, None, error, None)
         elif scope.error is None:  # its result was refused, or a layer raised after it
             scope.outcome, scope.error = outcome_of_step(scope.call, None, error), error_type(error)
-        self._forget(scope)
+        self.forget(scope)
         if self.is_over or (isinstance(error, GeneratorExit) and not self.loop.is_running()):
             return
         if isinstance(error, asyncio.CancelledError):
@@ -216,12 +211,18 @@ class Runner:
             return
         self.finish(Ending(status="failed", error=error, scope=scope, trace=error.__traceback__))
 
+    def unsaved(self, scope: StepScope, error: BaseException) -> None:
+        """Hear that a completed step execution could not be saved: the run does not go on past it."""
+        self.forget(scope)
+        self.finish(Ending(status="failed", error=error, scope=scope, trace=error.__traceback__))
+
     def crashed(self, error: Exception) -> None:
         """Hear of a fault of the engine itself: the run must not wait for what will never come."""
         error.add_note(f"a fault of tracedflow itself, in run {self.run_id} of {self.call.workflow}; please report it")
         self.finish(Ending(status="failed", error=error, trace=error.__traceback__))
 
-    def _forget(self, scope: StepScope) -> None:
+    def forget(self, scope: StepScope) -> None:
+        """Let go of a step execution that has ended, and of the runs that it left behind."""
         scope.write_record()
         self.scopes.pop(scope.call.execution, None)
         for child in scope.children or ():
@@ -327,7 +328,8 @@ class Runner:
             self.chain.notice(RunStalled(run=self.call, at=self.now(), report=report))
         self.finish(Ending(status="stalled", error=WorkflowStalledError(str(report), report)))
 
-    def _time_out(self) -> None:
+    def time_out(self) -> None:
+        """End the run, whose time is over."""
         self._final_report = report_of(self, state="timed out")
         self.finish(Ending(status="timed_out", error=timeout_error(self, self._final_report)))
 
@@ -393,7 +395,7 @@ class Runner:
         """Run the steps: the innermost part of the run's chain."""
         self.call = call
         self._step_context = contextvars.copy_context()
-        self._set_deadline()
+        set_deadline(self)
         if self.ending is None:
             self.apply(self._first_input())
             for event, target in self.sent_early:
@@ -416,26 +418,11 @@ class Runner:
         raise ending.error
 
     def _first_input(self) -> st.Input:
-        if self.call.resumed:
-            if self.chain.hears(RunResumed):
-                self.chain.notice(RunResumed(run=self.call, at=self.now()))
-            return st.Restart(self.now())
+        if self.call.resumed and self.chain.hears(RunResumed):
+            self.chain.notice(RunResumed(run=self.call, at=self.now()))
+        if self.resumes is not None and self.resumes.has_begun:
+            return st.Restart(self.now(), self.resumes.completed)
         return st.Begin(self.call.start_event, self.now(), self.call.headers, self.call.span_context)
-
-    def _set_deadline(self) -> None:
-        timeout = self.settings.timeout
-        started = self.now()
-        self.deadline = None if timeout is None else started + timeout
-        outer = self.parent.runner.deadline if self.parent is not None else None
-        if outer is not None and (self.deadline is None or outer < self.deadline):
-            self.deadline = outer
-            self.settings.timeout = max(0.0, outer - started)
-        if self.deadline is None:
-            return
-        if self.deadline <= started:
-            self._time_out()
-            return
-        self.timers[0] = self.loop.call_later(self.deadline - started, self._time_out)
 
     def _conclude(self, stop: StopEvent | None, error: BaseException | None) -> None:
         """Tell everybody how the run ended: the stream first, then whoever awaits it."""
@@ -447,7 +434,7 @@ class Runner:
             permit.release()
         self.permits.clear()
         self._ended_at = self.now()
-        self.records.report = self._final_report
+        self.records.close(ending.status.replace("_", " "), self._ended_at - self.call.started_at, self._final_report)
         if error is not None and self.abandoned:
             error.add_note(f"abandoned after cancellation: {', '.join(f'`{name}`' for name in self.abandoned)}")
         last = last_event(self, stop, error)

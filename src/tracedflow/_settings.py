@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._checkpoint import CheckpointCallback
     from .limits import Limiter
 
 
@@ -45,3 +46,4 @@ class RunSettings:
     cancel_grace: float
     stepwise: bool
     gate: Limiter | None  # num_concurrent_runs
+    checkpoint: CheckpointCallback | None = None

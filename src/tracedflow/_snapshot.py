@@ -6,15 +6,21 @@ A journal stores what `dump_input` gives; recovery folds those inputs onto the l
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from . import _state as st
+from ._soundness import check_fields, check_run
 from .errors import ContextSerdeError
 from .events import Event
+
+if TYPE_CHECKING:
+    from ._graph import Graph
+    from ._runner import Runner
 
 Save: TypeAlias = Callable[[Any, str], str]
 """Turns a value into text; the second argument is its path, for errors."""
@@ -23,13 +29,15 @@ Load: TypeAlias = Callable[[str, str], Any]
 """Turns text back into a value."""
 
 _TAG = "~"
+_MOST = 1_000_000  # members of a list that the data may ask for in one word
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)  # what damaged data leads to
 _NOT_SAVED = {"span_context"}  # means something in its own process only
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         st.RunState, st.Envelope, st.Execution, st.Wait, st.Lane, st.Buffer, st.Stream, st.Tally, st.Drop,
-        st.Begin, st.Send, st.Collect, st.OpenWait, st.AbandonWait, st.Remember, st.Streamed, st.Complete, st.Recover, st.AttemptFailed,
-        st.Fire, st.End, st.Restart,
+        st.Begin, st.Send, st.SendOn, st.Discard, st.Collect, st.OpenWait, st.AbandonWait, st.Remember, st.Streamed, st.Complete,
+        st.Recover, st.AttemptFailed, st.Fire, st.End, st.Restart,
     )
 }  # fmt: skip
 
@@ -41,8 +49,7 @@ def dump_state(state: st.RunState, save: Save) -> dict[str, Any]:
         ContextSerdeError: a value cannot be saved; the message names it by its path.
     """
     saver = _Saver(save)
-    body = saver.encode(state, "run")
-    return {"format": st.FORMAT, "state": body, "envelopes": saver.envelopes}
+    return {"format": st.FORMAT, "state": saver.saved(state, "run"), "envelopes": saver.envelopes}
 
 
 def load_state(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]) -> st.RunState:
@@ -52,7 +59,7 @@ def load_state(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]
         ContextSerdeError: the data is malformed, of a newer format, or names an unknown class.
     """
     _check_format(data, "state")
-    state = _Loader(load, types, data.get("envelopes", {})).decode(data["state"], "run")
+    state = _Loader(load, types, data.get("envelopes", {})).loaded(data["state"], "run")
     if not isinstance(state, st.RunState):
         raise ContextSerdeError("the saved run has no state in it")
     state.drops = deque(state.drops, maxlen=st.DROPS_KEPT)
@@ -61,12 +68,34 @@ def load_state(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]
 
 @dataclass(slots=True, kw_only=True)
 class SavedRun:
-    """A run that was live when it was saved."""
+    """A run that was live when it was saved.
+
+    `completed` is the end of an execution that is live in `state`: a checkpoint is saved before it counts. `early` are
+    events sent to a run that had not begun, and the steps they were sent to.
+    """
 
     run_id: str
     start_event: Event
     segment: int
     state: st.RunState
+    completed: st.Complete | None = None
+    early: list[tuple[Event, str | None]] = field(default_factory=list[tuple[Event, str | None]])
+
+    @classmethod
+    def of(cls, runner: Runner, completed: st.Complete | None = None) -> SavedRun | None:
+        """Return what a later segment of a run needs to go on; None if it is over. Nothing is copied: `dump` it now."""
+        state, call = runner.state, runner.call
+        if state.status not in ("new", "running", "suspended") or (state.status == "new" and runner.is_over):
+            return None
+        if not runner.has_begun and runner.resumes is not None:
+            completed = runner.resumes.completed
+        early = [] if runner.has_begun else runner.sent_early
+        return cls(run_id=call.run_id, start_event=call.start_event, segment=call.segment, state=state, completed=completed, early=early)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its start event was delivered."""
+        return self.state.seq > 0
 
     def dump(self, save: Save) -> dict[str, Any]:
         """Return it as data for JSON."""
@@ -75,43 +104,58 @@ class SavedRun:
             "segment": self.segment,
             "start_event": save(self.start_event, "start_event"),
             "snapshot": dump_state(self.state, save),
+            "completed": None if self.completed is None else dump_input(self.completed, save),
+            "early": [[save(event, f"early[{at}]"), target] for at, (event, target) in enumerate(self.early)],
         }
 
     @classmethod
-    def load(cls, data: Mapping[str, Any], load: Load, types: Iterable[type[Event]], slots: Mapping[str, int]) -> SavedRun:
-        """Return what `dump` saved, for a workflow whose steps have these slots.
+    def load(cls, data: Mapping[str, Any], load: Load, types: Iterable[type[Event]], graph: Graph) -> SavedRun:
+        """Return what `dump` saved, for a workflow with this graph.
 
         Raises:
-            ContextSerdeError: the data is malformed, or names a step that the workflow has not.
+            ContextSerdeError: the data is malformed, or does not fit the workflow.
         """
         try:
-            state = load_state(data["snapshot"], load, types)
-            start = load(data["start_event"], "start_event")
-            saved = cls(run_id=data["run_id"], start_event=start, segment=data["segment"], state=state)
-        except (KeyError, TypeError) as error:
+            saved = cls._loaded(data, load, list(types))
+        except _DAMAGE as error:
             raise ContextSerdeError(f"the saved run is malformed: {error!r} is missing or wrong") from error
-        gone = sorted({execution.step for execution in state.executions.values()} - slots.keys())
-        if gone:
-            raise ContextSerdeError(f"the saved run has live steps that the workflow has not: {', '.join(gone)}")
-        state.lanes = {name: st.Lane(slots=count) for name, count in slots.items()}  # what is live is queued anew
+        check_run(saved.state, saved.completed, graph)
+        slots = {name: config.num_workers for name, config in graph.steps.items()}
+        saved.state.lanes = {name: st.Lane(slots=count) for name, count in slots.items()}  # what is live is queued anew
+        if not saved.has_begun:
+            saved.state.status = "new"
         return saved
+
+    @classmethod
+    def _loaded(cls, data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]) -> SavedRun:
+        done = data.get("completed")
+        values: dict[str, Any] = {
+            "run_id": data["run_id"],
+            "segment": data["segment"],
+            "start_event": load(data["start_event"], "start_event"),
+            "state": load_state(data["snapshot"], load, types),
+            "completed": None if done is None else load_input(done, load, types),
+            "early": [(load(text, f"early[{at}]"), target) for at, (text, target) in enumerate(data.get("early", []))],
+        }
+        check_fields(cls, values, "run")
+        return cls(**values)
 
 
 def dump_input(happened: st.Input, save: Save) -> dict[str, Any]:
     """Return one input of the reducer as data for JSON."""
     saver = _Saver(save)
-    return {"format": st.FORMAT, "input": saver.encode(happened, "input")}
+    return {"format": st.FORMAT, "input": saver.saved(happened, "input")}
 
 
 def load_input(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]) -> st.Input:
     """Return the input that `dump_input` saved."""
     _check_format(data, "input")
-    return cast("st.Input", _Loader(load, types, {}).decode(data["input"], "input"))
+    return cast("st.Input", _Loader(load, types, {}).loaded(data["input"], "input"))
 
 
 def _check_format(data: Mapping[str, Any], key: str) -> None:
-    version = data.get("format")
-    if not isinstance(version, int) or key not in data:
+    version = data.get("format") if isinstance(cast("object", data), Mapping) else None
+    if type(version) is not int or version < 1 or key not in data:
         raise ContextSerdeError(f"this is no saved {key}: it has no format version, or no {key!r}")
     if version > st.FORMAT:
         raise ContextSerdeError(f"the saved {key} has format {version}, newer than {st.FORMAT}, the newest this release knows; upgrade")
@@ -127,10 +171,17 @@ class _Saver:
         self._save = save
         self.envelopes: dict[str, Any] = {}  # one event may be queued for several steps: it is saved once
 
+    def saved(self, value: Any, path: str) -> Any:
+        """Return a whole as data for JSON."""
+        try:
+            return self.encode(value, path)
+        except RecursionError:
+            raise ContextSerdeError(f"{path} cannot be saved: something in it contains itself, or is nested too deep") from None
+
     def encode(self, value: Any, path: str) -> Any:
-        if value is None or isinstance(value, (bool, int, float)) or type(value) is str:
-            return value
         kind = type(cast("object", value))
+        if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
+            return value
         if kind is st.Envelope and value.id:
             return self._envelope(value, path)
         if kind in _KINDS.values():
@@ -140,7 +191,7 @@ class _Saver:
         if kind is dict:
             pairs = [[self.encode(key, path), self.encode(item, f"{path}.{_shown(key)}")] for key, item in value.items()]
             return {_TAG: "dict", "items": pairs}
-        if isinstance(value, type):
+        if _is_event_class(value):
             return {_TAG: "type", "name": type_name(value)}
         return {_TAG: "value", "text": self._save(value, path)}
 
@@ -156,7 +207,7 @@ class _Saver:
 
     def _items(self, value: Any, path: str) -> dict[str, Any]:
         tag = type(value).__name__
-        kinds: list[type[Any]] = [item for item in value if isinstance(item, type)]
+        kinds: list[type[Any]] = [item for item in value if _is_event_class(item)]
         if kinds and len(kinds) == len(value):  # what a join expects: often one class 10,000 times
             runs = [[type_name(kind), len(list(run))] for kind, run in groupby(kinds)]
             return {_TAG: tag, "types": runs}
@@ -169,6 +220,13 @@ class _Loader:
         self._types = {type_name(kind): kind for kind in types}
         self._saved = envelopes
         self._envelopes: dict[int, st.Envelope] = {}
+
+    def loaded(self, data: Any, path: str) -> Any:
+        """Return what a whole stands for."""
+        try:
+            return self.decode(data, path)
+        except _DAMAGE as error:
+            raise ContextSerdeError(f"the saved {path} is malformed: {type(error).__name__}: {error}") from error
 
     def decode(self, data: Any, path: str) -> Any:
         if not isinstance(data, dict):
@@ -193,21 +251,22 @@ class _Loader:
 
     def _items(self, tag: str, data: Mapping[str, Any], path: str) -> Any:
         if "types" in data:
-            items = [kind for name, count in data["types"] for kind in [self._type(name)] * count]
+            items = [kind for name, count in data["types"] for kind in [self._type(name)] * min(count, _MOST)]
         else:
             items = [self.decode(item, f"{path}[{at}]") for at, item in enumerate(data["items"])]
         return {"list": list, "tuple": tuple, "deque": deque, "set": set}[tag](items)
 
     def _envelope(self, number: int, path: str) -> st.Envelope:
         if number not in self._envelopes:
-            self._envelopes[number] = self._made(st.Envelope, self._saved[str(number)], path)
+            envelope = self._envelopes[number] = self._made(st.Envelope, self._saved[str(number)], path)
+            if envelope.id != number:
+                raise ContextSerdeError(f"the saved run is malformed at {path}: event {number} has the number {envelope.id}")
         return self._envelopes[number]
 
     def _made(self, kind: type[Any], data: Mapping[str, Any], path: str) -> Any:
-        try:
-            return kind(**{name: self.decode(item, f"{path}.{name}") for name, item in data.items()})
-        except TypeError as error:
-            raise ContextSerdeError(f"the saved run is malformed at {path}: {error}") from error
+        values = {name: self.decode(item, f"{path}.{name}") for name, item in data.items()}
+        check_fields(kind, values, path)
+        return kind(**values)
 
     def _type(self, name: str) -> type[Event]:
         if name not in self._types:
@@ -224,6 +283,15 @@ def _imported(base: type[Event]) -> Iterable[type[Event]]:
     for kind in base.__subclasses__():
         yield kind
         yield from _imported(kind)
+
+
+def imported_event(name: str) -> type[Event] | None:
+    """Return the event class of this name, if its module is imported: the one that was defined last."""
+    return {type_name(kind): kind for kind in _imported(Event)}.get(name)
+
+
+def _is_event_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Event)
 
 
 def _shown(key: object) -> str:

@@ -49,7 +49,9 @@ class Stepper:
         if not runner.settings.stepwise:
             raise ValueError("run_step() needs a stepwise run: workflow.run(stepwise=True, ...)")
         if self._stepping:
-            raise WorkflowRuntimeError(f"run_step() of run {runner.run_id} was called while another call of it is at work; await that first")
+            raise WorkflowRuntimeError(
+                f"run_step() of run {runner.run_id} was called while another call of it is at work; await that first"
+            )
         self._stepping = True
         try:
             await asyncio.sleep(0)  # the run starts with the loop's next turn

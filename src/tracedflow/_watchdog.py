@@ -144,6 +144,8 @@ def _culprit(frame: FrameType | None) -> tuple[StepScope | None, str | None]:
     while frame is not None:
         code = frame.f_code
         if code in step_callers:
+            if below is not None and innermost is not None and below.f_code.co_filename.startswith(_PACKAGE):
+                return frame.f_locals.get("scope"), innermost  # in a factory: code of ours called it
             place = below or frame
             return frame.f_locals.get("scope"), f"{place.f_code.co_filename}:{place.f_lineno}"
         if innermost is None and not _is_library(code.co_filename):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, cast
 
+from ._notebook import Drawn
 from ._sending import send
 from .errors import WorkflowCancelledByUser
 from .events import Event, StopEvent
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .records import AttemptRecord, RunReport
 
 
-class WorkflowHandler(asyncio.Future[RunResultT], Generic[RunResultT]):
+class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
     """A live or finished run. `await handler` gives its result or raises what it failed with, as often as asked.
 
     It is an `asyncio.Future` and behaves as a task does: `cancel()`, a timed-out `asyncio.wait_for` and a cancelled

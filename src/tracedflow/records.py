@@ -75,7 +75,7 @@ class RecordLog(Sequence[AttemptRecord]):
         self._run_id = run_id
         self._workflow = workflow
         self._rows: deque[Row] = deque(maxlen=kept)
-        self.report: RunReport | None = None  # the last word on the run, when it is over
+        self.report: RunReport | None = None  # None while the run is live
 
     @property
     def run_id(self) -> str:
@@ -85,6 +85,10 @@ class RecordLog(Sequence[AttemptRecord]):
     def append(self, row: Row) -> None:
         """Add one attempt."""
         self._rows.append(row)
+
+    def close(self, state: str, age: float, report: RunReport | None) -> None:
+        """Take the last word on the run, which is over after `age` seconds: a whole report if there is one, for what outlives the run."""
+        self.report = report or RunReport(workflow=self._workflow, run_id=self._run_id, state=state, age=age)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema
 
+from ._descriptors import Resource, ResourceConfig, ResourceDefinition
 from ._graph import Graph, accepts
 from .decorators import StepConfig
 from .events import Event, HumanResponseEvent, InputRequiredEvent, StepFailedEvent
@@ -73,6 +75,7 @@ class WorkflowResourceNode(WorkflowNodeBase):
     node_type: Literal["resource"] = "resource"
     type_name: str | None = None
     cache: bool = True
+    lifetime: Literal["workflow", "run", "attempt"] = "workflow"
 
 
 class WorkflowResourceConfigNode(WorkflowNodeBase):
@@ -177,13 +180,14 @@ class _Builder:
         """Return the finished graph."""
         for step in self._graph.steps.values():
             self._step(step)
-        for event in self._graph.events:
+        annotated: list[Any] = [*self._graph.events]
+        for event in annotated:
             if isinstance(event, type) and issubclass(event, Event):  # a wrong annotation is for `validate()` to tell
                 self._event(event)
         for step in self._graph.steps.values():
             self._edges_of(step)
-            for parameter, mark, kind in step_resources(step):
-                self._link(self._resource(mark, kind), self._ids[step.name], parameter)
+            for parameter, wanted in step.resources.items():
+                self._link(self._resource(wanted), self._ids[step.name], parameter)
         self._people()
         description = self._cls.__dict__.get("__doc__") if self._cls.__module__ != "tracedflow.workflow" else None
         return WorkflowGraph(
@@ -270,28 +274,31 @@ class _Builder:
         for node in answers:
             self._link(EXTERNAL_STEP, node)
 
-    def _resource(self, mark: Any, kind: str | None) -> str:
-        config_file = getattr(mark, "config_file", None)
-        factory = getattr(mark, "factory", None)
-        key = ("resource", mark if factory is None else factory)
+    def _resource(self, wanted: ResourceDefinition) -> str:
+        """Add a resource, and those that its factory asks for; return its id."""
+        asked = wanted.resource
+        key = ("resource", asked.key if isinstance(asked, Resource) else (asked.path, asked.path_selector))
         if key in self._ids:
             return self._ids[key]
-        named = getattr(mark, "label", None) or getattr(factory, "__name__", None) or config_file or type(mark).__name__
-        node_id = self._add(key, f"resource_{named}")
-        description = getattr(mark, "description", None) or getattr(factory, "__doc__", None)
-        base: dict[str, Any] = {"id": node_id, "label": str(named), "description": _cleaned(description), "type_name": kind}
-        if config_file is not None:
-            selector = getattr(mark, "path_selector", None)
-            self._nodes[node_id] = WorkflowResourceConfigNode(**base, config_file=str(config_file), path_selector=selector)
-        else:
-            self._nodes[node_id] = WorkflowResourceNode(**base, cache=bool(getattr(mark, "cache", True)))
+        node_id = self._add(key, f"resource_{asked.name}")
+        kind = _annotation(wanted.type_annotation)
+        if isinstance(asked, ResourceConfig):
+            self._nodes[node_id] = WorkflowResourceConfigNode(
+                id=node_id,
+                label=asked.name,
+                description=_cleaned(asked.description),
+                type_name=kind,
+                config_file=asked.path,
+                path_selector=asked.path_selector,
+            )
+            return node_id
+        description = _cleaned(getattr(asked.factory, "__doc__", None))
+        self._nodes[node_id] = WorkflowResourceNode(
+            id=node_id, label=asked.name, description=description, type_name=kind, cache=asked.cache, lifetime=asked.lifetime
+        )
+        for parameter, needed in asked.needs().resources.items():
+            self._link(self._resource(needed), node_id, parameter)
         return node_id
-
-
-def step_resources(step: StepConfig) -> Iterator[tuple[str, Any, str | None]]:
-    """Yield the parameters of a step that are resources: name, mark and type name."""
-    for wanted in step.resources.values():
-        yield wanted.name, wanted.resource, _annotation(wanted.type_annotation)
 
 
 def _taken_as(step: StepConfig, event: type[Event]) -> str | None:
@@ -304,10 +311,16 @@ def _taken_as(step: StepConfig, event: type[Event]) -> str | None:
     return None
 
 
+class _QuietSchema(GenerateJsonSchema):
+    """A default that JSON cannot hold is left out without a warning: nobody who draws can do anything about it."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - as pydantic declares it
+
+
 def _schema(event: type[Event]) -> dict[str, Any] | None:
     """Return the JSON schema of a class, or None if a field has a type that JSON does not know."""
     try:
-        return event.model_json_schema()
+        return event.model_json_schema(schema_generator=_QuietSchema)
     except (PydanticUserError, RecursionError):
         return None
 
@@ -320,7 +333,7 @@ def _annotation(hint: Any) -> str:
 
 def _shown(thing: object) -> str:
     """Return how a policy or limit shows itself, without the address that a plain object has."""
-    text = repr(thing)
+    text = re.sub(r"<class '(?:builtins\.)?([^']+)'>", r"\1", repr(thing))
     return type(thing).__name__ if " object at 0x" in text else text
 
 

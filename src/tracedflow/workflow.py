@@ -12,31 +12,36 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from . import _state as st
+from ._checkpoint import CheckpointCallback, forked
 from ._checks import check_count, check_one_of, check_seconds, check_skipped
 from ._config import check_layer, layers_for
 from ._dispatch import Dispatcher
 from ._graph import Graph
+from ._notebook import Drawn
 from ._owner import ResourceOwner
+from ._persistence import Persistent
 from ._runner import Runner
 from ._scope import BoundStep, StepScope, bind
 from ._settings import FROM_STEP, RunOptions, RunSettings
 from ._stream import DEFAULT_KEPT
 from ._threads import run_in_own_loop
 from .clock import active as active_clock
-from .context import BaseSerializer, Context, JsonSerializer, current_scope
-from .context.state_store import DictState, InMemoryStateStore, StateStore, most_derived
+from .context import BaseSerializer, Context, current_scope
 from .decorators import StepConfig, StepFunction, config_of
 from .errors import ContextStateError, WorkflowRuntimeError, WorkflowValidationError
-from .events import BUILT_IN_EVENTS, Event, StartEvent, StopEvent
+from .events import Event, StartEvent, StopEvent
 from .handler import WorkflowHandler, launch
 from .limits import Limit
 from .middleware import Middleware, RunCall
 from .records import RecordLog
 from .resource import ResourceManager
 from .types import RunResultT
+
+if TYPE_CHECKING:
+    from .checkpointer import Checkpoint
 
 DEFAULT_TIMEOUT = 45.0  # seconds
 DEFAULT_CANCEL_GRACE = 0.5  # seconds
@@ -49,7 +54,7 @@ class _AddStep:
         return owner._add_step_to_class if instance is None else instance._add_step_to_instance
 
 
-class Workflow(ResourceOwner, Generic[RunResultT]):
+class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
     """A program of steps that are wired by the events they take and return. Subclass it and decorate methods with `@step`.
 
     `class F(Workflow[MyStop])` types the awaited result. An instance may run many times, also at once and from several
@@ -279,6 +284,7 @@ class Workflow(ResourceOwner, Generic[RunResultT]):
         *,
         run_id: str | None = None,
         stepwise: bool = False,
+        checkpoint_callback: CheckpointCallback | None = None,
         options: RunOptions | None = None,
         **kwargs: Any,
     ) -> WorkflowHandler[RunResultT]:
@@ -289,6 +295,7 @@ class Workflow(ResourceOwner, Generic[RunResultT]):
             start_event: what to start with; else one is made of the keywords.
             run_id: the id of the run; no live run may have it.
             stepwise: run one step at a time, with `await handler.run_step()`.
+            checkpoint_callback: awaited when a step has completed, before the run goes on; see `CheckpointCallback`.
             options: timeout, tags and the like, for this run.
             **kwargs: fields of the start event.
 
@@ -332,15 +339,33 @@ class Workflow(ResourceOwner, Generic[RunResultT]):
             cancel_grace=self._cancel_grace,
             stepwise=stepwise,
             gate=self._gate,
+            checkpoint=checkpoint_callback,
         )
-        state = saved.state if saved is not None else st.new_state(call.run_id, self._slots())
+        slots = {name: config.num_workers for name, config in graph.steps.items()}
+        state = saved.state if saved is not None else st.new_state(call.run_id, slots)
         resources = self._resources_of_run(graph, event, context, check=not self._disable_validation)
-        runner = Runner(self, graph, self._folded(), call, state, settings, context, parent)
+        runner = Runner(self, graph, self._folded(), call, state, settings, context, parent, saved)
         runner.resources = resources
         handler = launch(runner)
         self._last_records = runner.records
         context._saved = None  # only now: a run that could not start leaves it to the next
         return handler
+
+    def run_from(
+        self,
+        checkpoint: Checkpoint,
+        ctx_serializer: BaseSerializer | None = None,
+        checkpoint_callback: CheckpointCallback | None = None,
+        **kwargs: Any,
+    ) -> WorkflowHandler[RunResultT]:
+        """Start a run, with an id of its own, that goes on after the step that a checkpoint was made of.
+
+        `ctx_serializer` is the one that the checkpoint was saved with; the keywords are those of `run`.
+
+        Raises:
+            ContextSerdeError: the checkpoint is malformed, does not fit the workflow, or has no live run in it.
+        """
+        return self.run(forked(self, checkpoint, ctx_serializer), checkpoint_callback=checkpoint_callback, **kwargs)
 
     def run_sync(self, ctx: Context[Any] | None = None, start_event: StartEvent | None = None, **kwargs: Any) -> RunResultT:
         """Run to the end and return the result, without an event loop of one's own.
@@ -380,24 +405,6 @@ class Workflow(ResourceOwner, Generic[RunResultT]):
         if given._runner is not None and not given._runner.is_over:
             raise ContextStateError("run(ctx=) got the Context of a live run; await that run first, or give each run its own Context")
         return given
-
-    def _slots(self) -> dict[str, int]:
-        return {name: config.num_workers for name, config in self._checked_graph().steps.items()}
-
-    def _state_type(self) -> type[BaseModel]:
-        kinds = [c.context_state_type for c in self._checked_graph().steps.values() if c.context_state_type is not None]
-        return most_derived(kinds) if kinds else DictState
-
-    def _new_store(self) -> StateStore[Any]:
-        return InMemoryStateStore(self._state_type()())
-
-    def _loaded_store(self, data: Mapping[str, Any], serializer: BaseSerializer) -> StateStore[Any]:
-        store: StateStore[Any] = InMemoryStateStore[Any].from_dict(data, serializer, self._state_type())
-        return store
-
-    def _serializer(self) -> BaseSerializer:
-        """Return what saves the values of a run: of all classes, only those that the annotations name are loaded."""
-        return self._own_serializer or JsonSerializer(self.events).with_types(self._state_type(), *BUILT_IN_EVENTS)
 
 
 def _is_live_on(scope: StepScope, loop: asyncio.AbstractEventLoop) -> bool:

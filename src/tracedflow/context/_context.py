@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from .._bridge import on_loop
+from .._bridge import on_loop_of
 from .._sending import send, write_to_stream
 from .._snapshot import SavedRun
-from .._state import FORMAT
+from .._state import FORMAT, Complete
 from ..errors import ContextSerdeError, ContextStateError
 from ..events import Event
 from ._sync import SyncContext
@@ -50,7 +50,7 @@ class Context(Generic[StateT]):
     """
 
     __tracedflow_context__: ClassVar[bool] = True
-    __slots__ = ("__weakref__", "_dead", "_runner", "_saved", "_scope", "_store", "_workflow")
+    __slots__ = ("__weakref__", "_completed", "_dead", "_runner", "_saved", "_scope", "_store", "_workflow")
 
     def __init__(self, workflow: Workflow[Any]) -> None:
         self._workflow = workflow
@@ -58,6 +58,7 @@ class Context(Generic[StateT]):
         self._scope: StepScope | None = None
         self._store: StateStore[StateT] | None = None
         self._saved: SavedRun | None = None
+        self._completed: Complete | None = None  # what a checkpoint callback may save: it does not count yet
         self._dead: str | None = None  # why it may not be used any more
 
     @classmethod
@@ -65,6 +66,15 @@ class Context(Generic[StateT]):
         context: Context[Any] = cls(scope.runner.workflow)
         context._runner = scope.runner
         context._scope = scope
+        return context
+
+    @classmethod
+    def _after(cls, scope: StepScope, completed: Complete) -> Context[Any]:
+        """Return a face of the run for a checkpoint callback: what it saves goes on after this step."""
+        context: Context[Any] = cls(scope.runner.workflow)
+        context._runner = scope.runner
+        context._store = scope.runner.context.store
+        context._completed = completed
         return context
 
     # --- anywhere ---
@@ -128,15 +138,20 @@ class Context(Generic[StateT]):
         Raises:
             ContextSerdeError: a value cannot be saved; the message names it by its path.
         """
-        scope = self._scope
-        if scope is not None:
-            data: list[dict[str, Any]] = []
-            on_loop(scope, lambda: data.append(scope.runner.context.to_dict(serializer, include_state=include_state)))
-            return data[0]
-        chosen = serializer or self._workflow._serializer()
+        runner = self._runner
+        if runner is None or runner.is_over:
+            return self._saved_data(serializer, include_state=include_state)
+        data: list[dict[str, Any]] = []
+        on_loop_of(runner, lambda: data.append(self._saved_data(serializer, include_state=include_state)))
+        return data[0]
+
+    def _saved_data(self, serializer: BaseSerializer | None, *, include_state: bool) -> dict[str, Any]:
+        if self._scope is not None:
+            return self._scope.runner.context._saved_data(serializer, include_state=include_state)
+        chosen = self._workflow._serializer(serializer)
         saved = self._saved
-        if self._runner is not None and self._runner.is_saveable:
-            saved = self._runner.saved_run()
+        if saved is None and self._runner is not None:
+            saved = SavedRun.of(self._runner, self._completed)
         return {
             "version": FORMAT,
             "workflow": self._workflow.workflow_name,
@@ -151,16 +166,16 @@ class Context(Generic[StateT]):
         Raises:
             ContextSerdeError: the data is malformed, of a newer version, or names a step or class the workflow has not.
         """
-        if not isinstance(cast("object", data), Mapping) or not isinstance(data.get("version"), int):
+        if not isinstance(cast("object", data), Mapping) or type(data.get("version")) is not int or data["version"] < 1:
             raise ContextSerdeError("this is no saved Context: it has no version. Give what `ctx.to_dict()` returned")
         if data["version"] > FORMAT:
             raise ContextSerdeError(f"the saved Context has version {data['version']}, newer than {FORMAT}; upgrade tracedflow")
-        chosen = serializer or workflow._serializer()
+        chosen = workflow._serializer(serializer)
         context: Context[Any] = cls(workflow)
         if data.get("state") is not None:
             context._store = workflow._loaded_store(data["state"], chosen)
         if data.get("run") is not None:
-            context._saved = SavedRun.load(data["run"], chosen.deserialize_at, workflow.events, workflow._slots())
+            context._saved = SavedRun.load(data["run"], chosen.deserialize_at, workflow.events, workflow._checked_graph())
         return context
 
     # --- outside steps ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..events import StartEvent, StopEvent
+from ..events import InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
 from ..inspect.durations import short
 from ..outcomes import FAILURES
 from ..records import AttemptRecord, RunReport
@@ -20,7 +20,7 @@ _MOST_ROWS = 12  # executions listed for a box
 _OUTSIDE = "outside"
 _EARLIER = "earlier"
 
-_TONES: dict[str, Tone] = {"completed": "good", "running": "live", "failed": "bad", "stalled": "bad", "timed out": "bad"}
+_TONES: dict[str, Tone] = {"completed": "good", "running": "live", "new": "live", "failed": "bad", "stalled": "bad", "timed out": "bad"}
 
 
 @dataclass(slots=True)
@@ -45,8 +45,8 @@ class _Group:
 
     @property
     def finished(self) -> list[list[AttemptRecord]]:
-        """The executions that did more than add to a join, or all if none did."""
-        return [attempts for attempts in self.executions if attempts[-1].outcome != "collecting"] or self.executions
+        """The executions that did more than add to a join."""
+        return [attempts for attempts in self.executions if attempts[-1].outcome != "collecting"]
 
 
 def execution(records: Sequence[AttemptRecord], report: RunReport | None, graph: WorkflowGraph) -> Picture:
@@ -70,6 +70,7 @@ class _Drawer:
         self._start = min((record.enqueued_at for record in records), default=0.0)
         self._span = max(max((record.ended_at for record in records), default=0.0) - self._start, 1e-9)
         self._arrows: dict[tuple[str, str], Arrow] = {}
+        self._passed: dict[tuple[str, str], set[int]] = {}  # the events that an arrow stands for
         self._extra: list[Box] = []
 
     def draw(self) -> Picture:
@@ -84,7 +85,8 @@ class _Drawer:
         failures = sum(group.failed for group in self._groups)
         attempts = len(self._records)
         executions = sum(len(group.executions) for group in self._groups)
-        facts = [f"run {self._records[0].run_id}"] if self._records else []
+        run_id = self._report.run_id if self._report is not None else self._records[0].run_id if self._records else None
+        facts = [f"run {run_id}"] if run_id is not None else []
         facts += [short(age), counted(executions, "step execution")]
         facts += [counted(attempts, "attempt")] if attempts > executions else []
         facts += [f"{failures} failed"] if failures else []
@@ -113,10 +115,14 @@ class _Drawer:
                     source = sender.get(number) or self._sender(cause)
                     self._sent.setdefault((source, kind), set()).add(number)
                     self._taken.add(number)
-                    self._arrow(_event_id(source, kind), group.id, many=len(group.executions) > 1)
+                    self._arrow(_event_id(source, kind), group.id, {number})
         for (source, kind), ids in self._sent.items():
             if source not in (_OUTSIDE, _EARLIER) or not self._is_start(kind):
-                self._arrow(source, _event_id(source, kind), many=len(ids) > 1)
+                self._arrow(source, _event_id(source, kind), ids)
+        if any(source == _OUTSIDE and not self._is_start(kind) for source, kind in self._sent):
+            for (source, kind), ids in self._sent.items():
+                if kind in self._events and self._events[kind].is_a(InputRequiredEvent):
+                    self._arrow(_event_id(source, kind), _OUTSIDE, ids)
 
     def _sender(self, cause: int | None) -> str:
         """Return who sent an event that no record tells of: somebody outside, or a step whose records are gone."""
@@ -127,9 +133,12 @@ class _Drawer:
     def _is_start(self, kind: str) -> bool:
         return kind == "StartEvent" or (kind in self._events and self._events[kind].is_a(StartEvent))
 
-    def _arrow(self, source: str, target: str, *, many: bool = False) -> None:
-        style: ArrowStyle = "outside" if source == _OUTSIDE else "many" if many else "plain"
-        self._arrows.setdefault((source, target), Arrow(source=source, target=target, style=style))
+    def _arrow(self, source: str, target: str, ids: set[int]) -> None:
+        passed = self._passed.setdefault((source, target), set())
+        passed |= ids
+        failure = target == _event_id(source, StepFailedEvent.__name__)
+        style: ArrowStyle = "outside" if _OUTSIDE in (source, target) else "failure" if failure else "many" if len(passed) > 1 else "plain"
+        self._arrows[source, target] = Arrow(source=source, target=target, style=style, text=counted(len(passed), "event"))
 
     def _outsiders(self) -> Iterable[Box]:
         used = {arrow.source for arrow in self._arrows.values()}
@@ -145,7 +154,7 @@ class _Drawer:
         box = self._plain_step(group.id, group.step)
         if sum(other.step == group.step for other in self._groups) > 1:
             box.title = f"{group.step} #{group.executions[-1][0].execution}"
-        box.count = len(group.finished)
+        box.count = max(1, len(group.finished))
         box.tone = self._tone(group)
         box.bar = (
             (min(record.started_at for record in records) - self._start) / self._span,
@@ -157,7 +166,8 @@ class _Drawer:
         return box
 
     def _tone(self, group: _Group) -> Tone:
-        if group.failed:
+        stalled = self._report is not None and self._report.state == "stalled" and bool(self._lacks(group.step))
+        if group.failed or stalled:
             return "bad"
         ordinary = all(attempts[-1].outcome in ("success", "collecting", "skipped") for attempts in group.executions)
         return "plain" if ordinary and not group.retried else "odd"
@@ -230,12 +240,12 @@ class _Drawer:
         taken = {edge.source for edge in self._graph.edges if node is not None and edge.target == node.id}
         for (source, kind), ids in self._sent.items():
             if kind in taken and ids - self._taken:
-                self._arrow(_event_id(source, kind), box.id)
+                self._arrow(_event_id(source, kind), box.id, ids - self._taken)
         if not self._sent:  # the first step: no record tells of its start event yet
             for kind in taken:
                 if self._is_start(kind):
                     self._sent.setdefault((_OUTSIDE, kind), set()).add(1)
-                    self._arrow(_event_id(_OUTSIDE, kind), box.id)
+                    self._arrow(_event_id(_OUTSIDE, kind), box.id, {1})
                     break
 
 
@@ -251,11 +261,16 @@ def _grouped(records: Sequence[AttemptRecord]) -> list[_Group]:
     ordered = sorted(executions.values(), key=lambda attempts: (attempts[-1].ended_at, attempts[-1].execution))
     groups = _apart(ordered)
     if len(groups) > MOST_SINGLE:
-        groups = {}
-        for attempts in ordered:
-            step = attempts[0].step
-            groups.setdefault(step, _Group(f"step {step}", step)).executions.append(attempts)
+        groups = _by_step(ordered)
     return sorted(groups.values(), key=lambda group: min(record.started_at for record in group.records))
+
+
+def _by_step(ordered: Iterable[list[AttemptRecord]]) -> dict[str, _Group]:
+    groups: dict[str, _Group] = {}
+    for attempts in ordered:
+        step = attempts[0].step
+        groups.setdefault(step, _Group(f"step {step}", step)).executions.append(attempts)
+    return groups
 
 
 def _apart(ordered: Iterable[list[AttemptRecord]]) -> dict[str, _Group]:
@@ -273,6 +288,8 @@ def _apart(ordered: Iterable[list[AttemptRecord]]) -> dict[str, _Group]:
 
 def _counts(group: _Group) -> str:
     finished = group.finished
+    if not finished:
+        return f"{len(group.executions):,} collected"
     longest = max(_length(attempts) for attempts in finished)
     collected = len(group.executions) - len(finished)
     parts = [f"×{len(finished):,}"] if len(finished) > 1 else []
@@ -346,6 +363,5 @@ def _summed(states: Sequence[str]) -> tuple[str, ...]:
     if len(states) == 1:
         return (states[0],)
     kinds = [state.partition(" for ")[0] if state.startswith("running") else state for state in states]
-    return (" · ".join(f"{kinds.count(kind):,} {kind}" for kind in dict.fromkeys(kinds)),)
-
-
+    counts = ((kinds.count(kind), kind) for kind in dict.fromkeys(kinds))
+    return (" · ".join(f"{count:,} {kind.replace('waits', 'wait') if count > 1 else kind}" for count, kind in counts),)

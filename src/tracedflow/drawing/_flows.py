@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import Any, assert_never
 
 from ..decorators import config_of
-from ..events import HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from ..events import StartEvent, StopEvent
 from ..representation import (
     WorkflowEventNode,
     WorkflowExternalNode,
@@ -23,11 +23,6 @@ from ..representation import (
 )
 from ..workflow import Workflow
 from ._picture import Arrow, ArrowStyle, Box, Kind, Picture
-
-if TYPE_CHECKING:
-    from typing import assert_never
-else:
-    from typing import assert_never
 
 
 def flows(workflow: Workflow[Any] | type[Workflow[Any]], *, with_children: bool) -> Picture:
@@ -89,7 +84,8 @@ def _facts(node: WorkflowGraphNode) -> list[tuple[str, str]]:
             facts = [(name, kind) for name, kind in node.fields.items()] or [("fields", "none declared")]
             return [("derives from", bases), *facts] if bases else facts
         case WorkflowResourceNode():
-            return [*([("type", node.type_name)] if node.type_name else []), ("made", "once" if node.cache else "for each step execution")]
+            made = {"workflow": "once for the workflow", "run": "once for each run", "attempt": "for each attempt"}[node.lifetime]
+            return [*([("type", node.type_name)] if node.type_name else []), ("made", made)]
         case WorkflowResourceConfigNode():
             found = (("type", node.type_name), ("file", node.config_file), ("path", node.path_selector))
             return [(name, value) for name, value in found if value]
@@ -117,7 +113,11 @@ def _step_facts(node: WorkflowStepNode) -> Iterator[tuple[str, str]]:
 def _notes(node: WorkflowGraphNode) -> tuple[str, ...]:
     if not isinstance(node, WorkflowStepNode):
         return ()
-    marks = ("retries" if node.retry_policy else "", f"timeout {node.timeout:g} s" if node.timeout else "", "waits" if node.may_wait else "")
+    marks = (
+        "retries" if node.retry_policy else "",
+        f"timeout {node.timeout:g} s" if node.timeout else "",
+        "waits" if node.may_wait else "",
+    )
     text = " · ".join(mark for mark in marks if mark)
     return (text,) if text else ()
 
@@ -131,11 +131,6 @@ def _style(edge: WorkflowGraphEdge, nodes: dict[str, WorkflowGraphNode]) -> Arro
     if edge.label == "fails":
         return "failure"
     return "many" if edge.label is not None and (edge.label == "list" or edge.label.startswith("first ")) else "plain"
-
-
-def is_for_people(node: WorkflowEventNode) -> bool:
-    """Whether an event goes to or comes from outside."""
-    return node.is_a(InputRequiredEvent) or node.is_a(HumanResponseEvent)
 
 
 # --- workflows within workflows ---
@@ -164,7 +159,9 @@ def _child(cls: type[Workflow[Any]]) -> Box | None:
     if not steps:
         return None
     facts = [("steps", ", ".join(steps))]
-    return Box(id=f"workflow {cls.__qualname__}", kind="generic", title=cls.__name__, notes=("workflow",), text=graph.description, facts=facts)
+    return Box(
+        id=f"workflow {cls.__qualname__}", kind="generic", title=cls.__name__, notes=("workflow",), text=graph.description, facts=facts
+    )
 
 
 def _named_workflows(function: Any) -> list[type[Workflow[Any]]]:

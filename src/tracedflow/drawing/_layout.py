@@ -17,8 +17,8 @@ Edge: TypeAlias = tuple[str, str]
 
 _BESIDE = 34.0  # between neighbours in a layer
 _BESIDE_LINE = 16.0  # between two lines that pass through
-_BELOW = 44.0  # between layers, at least
-_MOST_BELOW = 104.0
+_BELOW = 38.0  # between layers, at least
+_MOST_BELOW = 96.0
 _SWEEPS = 24
 _TURNS = 12  # of placing
 _LINE = 2.0  # the width that a line takes where it passes through a layer
@@ -159,9 +159,10 @@ class _Grid:
             if not fewest:
                 break
             downwards = sweep % 2 == 0
+            place = {node: number for layer in self._layers for number, node in enumerate(layer)}
             for layer in self._layers if downwards else reversed(self._layers):
-                self._sort(layer, self._above if downwards else self._below)
-            self._swap()
+                self._sort(layer, self._above if downwards else self._below, place)
+            self._swap(place)
             crossings = self._crossings()
             if crossings < fewest:
                 best, fewest = [list(layer) for layer in self._layers], crossings
@@ -179,14 +180,13 @@ class _Grid:
         for layer in self._layers:
             layer.sort(key=lambda node: rank[node])
 
-    def _sort(self, layer: list[str], beside: Mapping[str, list[str]]) -> None:
-        place = {node: number for other in self._layers for number, node in enumerate(other)}
+    def _sort(self, layer: list[str], beside: Mapping[str, list[str]], place: dict[str, int]) -> None:
         weight = {node: _mean([place[other] for other in beside[node]], place[node]) for node in layer}
         layer.sort(key=lambda node: weight[node])
+        place.update((node, number) for number, node in enumerate(layer))
 
-    def _swap(self) -> None:
+    def _swap(self, place: dict[str, int]) -> None:
         """Exchange neighbours where that alone saves crossings."""
-        place = {node: number for layer in self._layers for number, node in enumerate(layer)}
         for layer in self._layers:
             for at in range(len(layer) - 1):
                 left, right = layer[at], layer[at + 1]
@@ -197,9 +197,7 @@ class _Grid:
 
     def _between(self, left: str, right: str, place: Mapping[str, int]) -> int:
         """Count the crossings of the edges of two neighbours, if they stand in this order."""
-        return sum(
-            place[one] > place[other] for beside in (self._above, self._below) for one in beside[left] for other in beside[right]
-        )
+        return sum(place[one] > place[other] for beside in (self._above, self._below) for one in beside[left] for other in beside[right])
 
     def _crossings(self) -> int:
         return sum(self._crossings_below(upper, lower) for upper, lower in pairwise(self._layers))
@@ -226,6 +224,40 @@ class _Grid:
             for layer in self._layers if downwards else reversed(self._layers):
                 sides = (self._above, self._below) if turn >= _TURNS - 4 else ((self._above,) if downwards else (self._below,))
                 self._settle(layer, {node: self._wish(node, sides) for node in layer})
+        for _ in range(2):
+            self._straighten()
+
+    def _straighten(self) -> None:
+        """Put what hangs together one by one exactly under each other, as far as the neighbours leave room for it."""
+        beside = {right: left for layer in self._layers for left, right in pairwise(layer)}
+        after = {left: right for right, left in beside.items()}
+        for chain in self._hanging():
+            lowest = max((self._x[beside[node]] + self._distance(beside[node], node) for node in chain if node in beside), default=None)
+            highest = min((self._x[after[node]] - self._distance(node, after[node]) for node in chain if node in after), default=None)
+            if lowest is not None and highest is not None and lowest > highest:
+                continue
+            x = sum(self._x[node] for node in chain) / len(chain)
+            x = x if lowest is None else max(x, lowest)
+            x = x if highest is None else min(x, highest)
+            self._x.update(dict.fromkeys(chain, x))
+
+    def _hanging(self) -> list[list[str]]:
+        """Return the longest chains in which each has only the next below it, and that only this one above it."""
+        chains: list[list[str]] = []
+        for node in (node for layer in self._layers for node in layer):
+            if self._only_below(node) is None or any(self._only_below(upper) == node for upper in self._above[node]):
+                continue
+            chain, following = [node], self._only_below(node)
+            while following is not None:
+                chain.append(following)
+                following = self._only_below(following)
+            chains.append(chain)
+        return chains
+
+    def _only_below(self, node: str) -> str | None:
+        """Return what hangs under a node, if that is one, which hangs under nothing else."""
+        below = self._below[node]
+        return below[0] if len(below) == 1 and len(self._above[below[0]]) == 1 else None
 
     def _wish(self, node: str, sides: Sequence[Mapping[str, list[str]]]) -> tuple[float, float]:
         """Return where a node wants to be, and how much."""
@@ -303,7 +335,7 @@ class _Grid:
             ends.setdefault((chain[-1], False), []).append((self._x[chain[-2]], number))
         ports: dict[tuple[int, bool], float] = {}
         for (node, leaves), others in ends.items():
-            room = self._sizes[node][0] - 24
+            room = self._sizes[node][0] * 0.7
             step = min(18.0, room / max(1, len(others) - 1))
             first = self._x[node] - step * (len(others) - 1) / 2
             for at, (_, number) in enumerate(sorted(others)):

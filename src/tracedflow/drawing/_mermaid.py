@@ -28,7 +28,7 @@ _FAILED = "classDef failed stroke:#c92a2a,stroke-width:3px"
 def mermaid(picture: Picture) -> str:
     """Return the picture as a Mermaid flowchart, with one style class for each kind of box."""
     ids = _ids(picture)
-    used = list(dict.fromkeys(box.kind for box in picture.boxes))
+    used: list[Kind] = list(dict.fromkeys([box.kind for box in picture.boxes]))
     lines = ["flowchart TD"]
     lines += [f"    {_box(box, ids[box.id])}" for box in picture.boxes]
     lines += [f"    {ids[arrow.source]} {_line(arrow)} {ids[arrow.target]}" for arrow in picture.arrows]
@@ -71,4 +71,4 @@ def _line(arrow: Arrow) -> str:
 
 def _text(text: str) -> str:
     """Write letters that mean something to Mermaid or to HTML as the entities that Mermaid reads."""
-    return "".join(f"#{ord(letter)};" if letter in "\"<>&#`\\{}[]()|;" else max(letter, " ") for letter in text)
+    return "".join(f"#{ord(letter)};" if letter in '"<>&#`\\{}[]()|;' else max(letter, " ") for letter in text)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from functools import cache
 from hashlib import sha256
 from html import escape
-from importlib.resources import files
 
-from ._picture import ARROW_NAMES, KIND_NAMES, Box, Picture
-from ._svg import style_sheet, svg
+from ._picture import ARROW_NAMES, KIND_NAMES, ArrowStyle, Box, Kind, Picture
+from ._style import asset, colour_of, style_sheet
+from ._svg import svg
 
 _FRAME_HEIGHT = 560  # pixels
 
@@ -19,7 +18,7 @@ _ICON = "data:,"  # or browsers ask the server for one
 
 def page(picture: Picture) -> str:
     """Return the page of a picture: the SVG, with pan and zoom, and what each box is on hover."""
-    script = _asset("page.js")
+    script = asset("page.js")
     digest = b64encode(sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
     return (
@@ -27,7 +26,7 @@ def page(picture: Picture) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
         f'<link rel="icon" href="{_ICON}">\n<title>{escape(picture.title)}</title>\n'
-        f"<style>{style_sheet()}</style>\n<style>{_asset('page.css')}</style>\n</head>\n<body>\n"
+        f"<style>{style_sheet()}</style>\n<style>{asset('page.css')}</style>\n</head>\n<body>\n"
         f"{_header(picture)}\n<main>{svg(picture)}{_legend(picture)}</main>\n"
         '<aside aria-live="polite" aria-label="Details" tabindex="0" hidden></aside>\n'
         f'<script type="application/json" id="facts">{_facts(picture)}</script>\n<script>{script}</script>\n</body>\n</html>\n'
@@ -42,11 +41,6 @@ def frame(picture: Picture) -> str:
     )
 
 
-@cache
-def _asset(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8").strip()
-
-
 def _header(picture: Picture) -> str:
     parts = [f"<h1>{escape(picture.title)}</h1>"]
     if picture.verdict:
@@ -54,7 +48,7 @@ def _header(picture: Picture) -> str:
     parts.append(f'<span class="facts">{escape(" · ".join(picture.facts))}</span>')
     parts.append(
         '<span class="tools" role="toolbar" aria-label="View">'
-        '<button type="button" data-do="out" aria-label="Zoom out">−</button>'
+        '<button type="button" data-do="out" aria-label="Zoom out">&minus;</button>'
         '<button type="button" data-do="in" aria-label="Zoom in">+</button>'
         '<button type="button" data-do="fit">Fit</button>'
         '<button type="button" data-do="theme" aria-label="Light or dark">◐</button></span>'
@@ -65,11 +59,9 @@ def _header(picture: Picture) -> str:
 
 
 def _legend(picture: Picture) -> str:
-    kinds = dict.fromkeys("resource" if box.kind == "resource_config" else box.kind for box in picture.boxes)
-    parts = [
-        f'<span><i style="background:var(--{kind});border-color:var(--{kind}-edge)"></i>{KIND_NAMES[kind]}</span>' for kind in kinds
-    ]
-    styles = dict.fromkeys(arrow.style for arrow in picture.arrows if arrow.style != "plain")
+    kinds: list[Kind] = list(dict.fromkeys([box.kind for box in picture.boxes]))
+    parts = [f'<span><i style="background:var(--{colour_of(kind)})"></i>{KIND_NAMES[kind]}</span>' for kind in kinds]
+    styles: list[ArrowStyle] = list(dict.fromkeys([arrow.style for arrow in picture.arrows if arrow.style != "plain"]))
     parts += [f'<span><svg class="tf"><path class="a {style}" d="M1 4H25"/></svg>{ARROW_NAMES[style]}</span>' for style in styles]
     if any(box.bar is not None for box in picture.boxes):
         parts.append('<span><svg class="tf"><rect class="bar" y="2" width="26" height="3"/><rect x="6" y="2" width="10" height="3" '

@@ -174,5 +174,5 @@
   new ResizeObserver(draw).observe(main);
   idle();
   panel.hidden = false;
-  fit(0.55);
+  fit(0.75);
 })();

@@ -17,7 +17,7 @@ from ._opened import close_all
 from ._supply import ContextOf, Kept, RunResources, Supply
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Resource", "ResourceConfig", "ResourceDefinition", "ResourceDescriptor", "ResourceManager"]
 

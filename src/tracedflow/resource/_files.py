@@ -94,7 +94,7 @@ def _selected(config: ResourceConfig, value: Any) -> Any:
 def _listed(value: Any) -> str:
     if not isinstance(value, Mapping):
         return f"a {type(value).__name__}"
-    keys = [str(key) for key in value]
+    keys = [str(key) for key in cast("Mapping[object, object]", value)]
     return f"{', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''}" if keys else "an empty table"
 
 

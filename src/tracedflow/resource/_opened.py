@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -38,23 +39,22 @@ async def enter(resource: Resource, made: Any) -> tuple[Any, Opened | None]:
     if not resource.needs().is_entered:
         return made, None
     manager = _manager_of(made)
-    if isinstance(manager, AbstractAsyncContextManager):
-        return await manager.__aenter__(), Opened(resource, manager, True, asyncio.get_running_loop())
-    if isinstance(manager, AbstractContextManager):
-        return manager.__enter__(), Opened(resource, manager, False, None)
-    raise ResourceError(
-        f"factory `{resource.name}` ({resource.place}) made {type(made).__name__}, which cannot be entered; make a context manager"
-    )
+    is_async = hasattr(manager, "__aenter__")
+    if not is_async and not hasattr(manager, "__enter__"):
+        raise ResourceError(
+            f"factory `{resource.name}` ({resource.place}) made {type(made).__name__}, which cannot be entered; make a context manager"
+        )
+    value = await manager.__aenter__() if is_async else manager.__enter__()
+    return value, Opened(resource, manager, is_async, asyncio.get_running_loop() if is_async else None)
 
 
-def _manager_of(made: Any) -> object:
-    @contextmanager
-    def as_block() -> Generator[Any, Any, Any]:
-        return (yield from made)
-
+def _manager_of(made: Any) -> Any:
+    """Return the context manager that a factory made, or that its generator stands for."""
     if inspect.isgenerator(made):
-        return as_block()
-    return _AsyncBlock(made) if inspect.isasyncgen(made) else made
+        return contextmanager(lambda: cast("Generator[Any]", made))()
+    if inspect.isasyncgen(made):
+        return asynccontextmanager(lambda: cast("AsyncGenerator[Any]", made))()
+    return made
 
 
 async def close_last(opened: list[Opened], error: BaseException | None) -> BaseException | None:
@@ -69,7 +69,7 @@ async def close_last(opened: list[Opened], error: BaseException | None) -> BaseE
         what = "was cut short, as it was cancelled or took too long" if isinstance(failure, asyncio.CancelledError) else "failed"
         if error is not None:
             error.add_note(f"closing {name} {what}: {type(failure).__name__}: {failure}".rstrip(": "))
-        _log.error("closing %s %s", name, what, exc_info=failure)  # noqa: TRY400 - the failure is given
+        _log.error("closing %s %s", name, what, exc_info=failure)
         return failure
     return None
 

@@ -15,7 +15,6 @@ from ..retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from ..workflow import Workflow
 
 _SOON = 0.02  # seconds
-_NEVER = 60.0  # seconds
 
 
 @dataclass(slots=True)
@@ -65,10 +64,11 @@ class Watched(Workflow):
         self.ledger.raised.append(error)
         return error
 
-    async def hang(self, name: str) -> None:
+    async def hang(self, name: str) -> StopEvent:
         """Wait to be cancelled."""
+        never: asyncio.Future[StopEvent] = asyncio.get_running_loop().create_future()
         try:
-            await asyncio.sleep(_NEVER)
+            return await never
         except asyncio.CancelledError:
             self.ledger.cancelled.append(name)
             raise
@@ -123,8 +123,7 @@ class Failure(Watched):
     async def sibling(self, ev: Item) -> StopEvent:
         """Be cancelled."""
         self.begin("sibling")
-        await self.hang("sibling")
-        return StopEvent()
+        return await self.hang("sibling")
 
     @step
     async def broken(self, ev: Item) -> StopEvent:
@@ -169,8 +168,7 @@ class Hangs(Watched):
     async def waiting(self, ev: StartEvent) -> StopEvent:
         """Wait to be cancelled."""
         self.begin("waiting")
-        await self.hang("waiting")
-        return StopEvent()
+        return await self.hang("waiting")
 
 
 class StepTimeout(Watched):
@@ -180,8 +178,7 @@ class StepTimeout(Watched):
     async def slow(self, ev: StartEvent) -> StopEvent:
         """Take too long."""
         self.begin("slow")
-        await self.hang("slow")
-        return StopEvent()
+        return await self.hang("slow")
 
 
 class Stall(Watched):

@@ -60,6 +60,8 @@ class JsonSerializer(BaseSerializer):
     `UnreconstructedException`.
     """
 
+    _more: Callable[[str], type | None] | None = None
+
     def __init__(self, allowed_types: Iterable[type] | None = None) -> None:
         self._allowed = dict(ALWAYS)
         for kind in allowed_types or ():
@@ -76,6 +78,13 @@ class JsonSerializer(BaseSerializer):
         for given in allowed_types:
             for kind in (given,) if isinstance(given, type) else given:
                 allow(kind, wider._allowed)
+        return wider
+
+    def or_else(self, find: Callable[[str], type | None]) -> JsonSerializer:
+        """Return a serializer that asks `find` for a class that is not allowed, by its qualified name; it must import nothing."""
+        wider = copy.copy(self)
+        wider._allowed = dict(self._allowed)
+        wider._more = find
         return wider
 
     def serialize(self, value: Any) -> str:
@@ -113,7 +122,12 @@ class JsonSerializer(BaseSerializer):
             raise ContextSerdeError(f"{path or 'The text'} cannot be loaded as JSON: {error}") from error
 
     def _find(self, name: str) -> type | None:
-        return self._allowed.get(name)
+        found = self._allowed.get(name)
+        if found is None and self._more is not None:
+            found = self._more(name)
+            if found is not None:
+                allow(found, self._allowed)  # and what its fields are
+        return found
 
 
 class PickleSerializer(JsonSerializer):
@@ -141,7 +155,7 @@ class PickleSerializer(JsonSerializer):
         """
         try:
             json.loads(value)
-        except (ValueError, RecursionError):
+        except (TypeError, ValueError, RecursionError):
             return _named(_unpickle, value, f"{path or 'The text'} is neither JSON nor a pickle")
         return super().deserialize_at(value, path)
 

@@ -196,6 +196,8 @@ class InMemoryStateStore(Generic[StateT]):
         Raises:
             ContextSerdeError: the data is malformed or of another class.
         """
+        if not isinstance(cast("object", data), Mapping):
+            raise ContextSerdeError(f"state cannot be loaded: it must be what to_dict() returned, not {data!r}")
         saved = data.get("state_data")
         if saved is None:
             return cls(state_type())
