@@ -345,7 +345,7 @@ async def test_what_a_step_did_before_it_was_saved_is_not_done_again() -> None:
         taken: list[int]
 
         @step
-        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        async def work(self, ctx: Context, ev: StartEvent) -> Item | StopEvent:
             ctx.send_event(Item(n=1))
             ctx.write_event_to_stream(Note(text="first"))
             await ctx.wait_for_event(Answer, waiter_event=Ask(about="one"))
@@ -382,7 +382,7 @@ async def test_a_life_that_ends_before_it_caught_up_forgets_nothing() -> None:
         taken: list[int]
 
         @step
-        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        async def work(self, ctx: Context, ev: StartEvent) -> Item | StopEvent:
             for n in range(3):
                 ctx.send_event(Item(n=n))
             await ctx.wait_for_event(Answer)
@@ -409,7 +409,7 @@ async def test_after_a_retry_what_the_failed_attempt_sent_does_not_stand_for_wha
         taken: list[str]
 
         @step(retry_policy=retry_policy(wait=wait_fixed(1), stop=stop_after_attempt(2)))
-        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        async def work(self, ctx: Context, ev: StartEvent) -> Note | StopEvent:
             attempt = ctx.retry_info().retry_number
             for n in range(3):
                 ctx.send_event(Note(text=f"{attempt}.{n}"))
@@ -1123,7 +1123,7 @@ async def test_a_snapshot_grows_with_what_is_live_and_not_with_what_has_happened
         handler.ctx.send_event(Answer())
         await until(lambda: not handler.why().waits)
     assert await handler == 10_000
-    assert sizes[1] < sizes[0] + 100
+    assert sizes[1] < sizes[0] + 300  # numbers have more digits
 
 
 async def test_what_one_event_is_queued_for_and_a_long_join_expects_is_saved_once() -> None:

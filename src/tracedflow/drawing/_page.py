@@ -9,7 +9,7 @@ from html import escape
 
 from ._picture import ARROW_NAMES, KIND_NAMES, ArrowStyle, Box, Kind, Picture
 from ._style import asset, colour_of, style_sheet
-from ._svg import svg
+from ._svg import printable, svg
 
 _FRAME_HEIGHT = 560  # pixels
 
@@ -71,7 +71,7 @@ def _legend(picture: Picture) -> str:
 
 def _facts(picture: Picture) -> str:
     """Return what the page says of each box, as JSON in which no tag can begin or end."""
-    text = json.dumps({box.id: _told(box) for box in picture.boxes}, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps({printable(box.id): _told(box) for box in picture.boxes}, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -19,7 +19,7 @@ _LEAST_WIDTH = 72.0
 _PILE = 6.0  # what a pile shows of the boxes below the first
 _PAD = 14.0
 
-_FORBIDDEN = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def svg(picture: Picture) -> str:
@@ -133,13 +133,13 @@ def _tips() -> str:
 
 
 def _text(text: str) -> str:
-    return escape(_printable(text), quote=False)
+    return escape(printable(text), quote=False)
 
 
 def _attribute(text: str) -> str:
-    return escape(_printable(text), quote=True)
+    return escape(printable(text), quote=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Leave out what XML may not contain, escaped or not."""
     return _FORBIDDEN.sub("", text)
