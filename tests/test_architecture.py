@@ -27,7 +27,18 @@ PACKAGE = "tracedflow"
 # From first to last; a module imports at run time only what stands before it. An entry stands for its submodules too,
 # unless they have an entry of their own. Inside an entry imports are free.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "declare": ("errors", "events", "types", "collect", "_descriptors", "retry_policy", "decorators", "_checks", "_graph", "representation"),
+    "declare": (
+        "errors",
+        "events",
+        "types",
+        "collect",
+        "_descriptors",
+        "retry_policy",
+        "decorators",
+        "_checks",
+        "_graph",
+        "representation",
+    ),
     "mechanism": (
         "_factories",
         "_notebook",

@@ -291,6 +291,23 @@ async def test_a_stop_event_ends_the_siblings_too() -> None:
     assert reasons.seen == {"branch": ("CancelledError", "cancelled")}
 
 
+async def test_a_step_that_had_not_begun_when_the_run_ended_is_not_called() -> None:
+    class Flow(Workflow):
+        called = False
+
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> Item | StopEvent:
+            ctx.send_event(Item())
+            return StopEvent(result="stopped")
+
+        @step
+        async def late(self, ev: Item) -> None:
+            type(self).called = True
+
+    assert await Flow().run() == "stopped"
+    assert not Flow.called
+
+
 async def test_a_run_timeout_is_the_reason_that_layers_see() -> None:
     reasons = Reasons()
     flow = Siblings("time out", timeout=0.02, middleware=[reasons])

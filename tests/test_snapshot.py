@@ -87,7 +87,8 @@ async def until(true: Callable[[], Any]) -> None:
 
 
 async def waits(handler: WorkflowHandler[Any], count: int = 1) -> None:
-    await until(lambda: len(handler.why().waits) == count)
+    """Until so many waits are open; a resumed run shows those that were saved before it has begun."""
+    await until(lambda: handler._runner.has_begun and len(handler.why().waits) == count)
 
 
 async def saved_and_stopped(handler: WorkflowHandler[Any], **options: Any) -> dict[str, Any]:
@@ -364,12 +365,12 @@ async def test_what_a_step_did_before_it_was_saved_is_not_done_again() -> None:
     flow.taken = []
     shown: list[str] = []
     handler = flow.run()
-    for _ in range(3):  # each life answers one question
+    for life in range(3):  # each answers one question
         await waits(handler)
         handler.ctx.send_event(Answer())
-        if _ == 2:
+        if life == 2:
             break
-        await until(lambda: not handler.why().waits)
+        await until(lambda live=handler: not live.why().waits)
         await waits(handler)
         shown += [each.about if isinstance(each, Ask) else each.text for each in handler._runner.log.events]  # type: ignore[attr-defined]
         handler = resumed(flow, await saved_and_stopped(handler))
@@ -386,6 +387,7 @@ async def test_a_life_that_ends_before_it_caught_up_forgets_nothing() -> None:
             for n in range(3):
                 ctx.send_event(Item(n=n))
             await ctx.wait_for_event(Answer)
+            await until(lambda: len(self.taken) >= 3)
             return StopEvent(result=sorted(self.taken))
 
         @step
@@ -417,6 +419,7 @@ async def test_after_a_retry_what_the_failed_attempt_sent_does_not_stand_for_wha
                     await ctx.wait_for_event(Answer)
             if not attempt:
                 raise ConnectionError
+            await asyncio.sleep(0.1)
             return StopEvent(result=self.taken)
 
         @step

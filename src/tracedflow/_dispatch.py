@@ -72,9 +72,11 @@ class Dispatcher:
 
     async def dispatch(self, scope: StepScope) -> None:
         """Take one step execution from its start to its end."""
-        current_scope.set(scope)
         runner = scope.runner
         runner.unbegun -= 1
+        if runner.ending is not None:  # it ended before this one's first turn
+            return
+        current_scope.set(scope)
         result: StepResult = None
         try:
             if scope.step.config.limit is not None:
