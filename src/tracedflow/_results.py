@@ -30,6 +30,8 @@ def check_result(scope: StepScope, result: object) -> None:
     Raises:
         StepResultError: it is not an event, None, or a list where the step may return one.
     """
+    if type(result) in scope.step.config.return_types:
+        return
     if isinstance(result, Event):
         _check_declared(scope, result, result)
     elif result is not None:

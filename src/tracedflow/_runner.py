@@ -163,6 +163,8 @@ class Runner:
         for command in st.reduce(self.state, happened, self.graph):
             if type(command) is st.Start:
                 self.ready.append(command.execution)
+            elif type(command) is st.Routed:
+                routed(self, command)
             else:
                 self._carry_out(command)
         ended, self._going_on = self._going_on, None
@@ -242,12 +244,8 @@ class Runner:
 
     # --- commands ---
 
-    def _carry_out(self, command: st.Command) -> None:
+    def _carry_out(self, command: st.Rare) -> None:
         match command:
-            case st.Start():
-                self.ready.append(command.execution)
-            case st.Routed():
-                routed(self, command)
             case st.Resume():
                 self.resume(command)
             case st.Returned():

@@ -405,7 +405,8 @@ class StepScope:
         if pending is None:
             return
         call, inputs = self.call, self.execution.inputs
-        emitted = call.emitted[self._emitted_before :]
+        emitted = call.emitted[self._emitted_before :] if self._emitted_before else call.emitted
+        measured = call.measurements[self._measured_before :]
         self.runner.records.append(
             (
                 *pending[:-1],
@@ -414,12 +415,16 @@ class StepScope:
                 call.trace_id,
                 pending[-1],
                 len(inputs),
-                *_flat([(envelope.id, type(envelope.event).__name__, envelope.source) for envelope in inputs]),
+                *(_flat([_input_row(envelope) for envelope in inputs]) if len(inputs) > 1 else _input_row(inputs[0]) if inputs else ()),
                 len(emitted),
-                *_flat(emitted),
-                *_flat(call.measurements[self._measured_before :]),
+                *(emitted[0] if len(emitted) == 1 else _flat(emitted)),
+                *_flat(measured),
             )
         )
+
+
+def _input_row(envelope: st.Envelope) -> tuple[int, str, int | None]:
+    return envelope.id, type(envelope.event).__name__, envelope.source
 
 
 def _flat(groups: Sequence[tuple[Any, ...]]) -> Iterable[Any]:

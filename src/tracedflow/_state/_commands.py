@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, final
 
 from ..events import Event, StopEvent
 from ._model import Drop, Envelope, Execution
 
 
+@final
 @dataclass(slots=True, eq=False)
 class Start:
     """Start this execution."""
@@ -55,6 +56,7 @@ class Finish:
     event: StopEvent
 
 
+@final
 @dataclass(slots=True, eq=False)
 class Routed:
     """Tell that an event was sent and who takes it."""
@@ -98,4 +100,7 @@ class Joined:
     collected: list[Envelope]
 
 
-Command: TypeAlias = Start | Resume | SetTimer | CancelTimer | Publish | Finish | Routed | Returned | Dropped | Joining | Joined
+Rare: TypeAlias = Resume | SetTimer | CancelTimer | Publish | Finish | Returned | Dropped | Joining | Joined
+"""Commands that most steps do without."""
+
+Command: TypeAlias = Start | Routed | Rare
