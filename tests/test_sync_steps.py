@@ -167,8 +167,8 @@ async def test_sends_stream_writes_and_collect_work_from_the_thread() -> None:
         @step
         def spread(self, ctx: Context, ev: StartEvent) -> Item | None:
             for n in range(50):
-                ctx.send_event(Item(n=n))
                 ctx.write_event_to_stream(Result(n=n))
+                ctx.send_event(Item(n=n))  # the last one may end the run
             return None
 
         @step(num_workers=8)
