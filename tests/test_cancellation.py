@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tracedflow import (
     Context,
     Event,
+    Limit,
     Middleware,
     StartEvent,
     StepCall,
@@ -19,13 +22,17 @@ from tracedflow import (
     WorkflowDone,
     WorkflowHandler,
     WorkflowTimeoutError,
+    _live,
     runs,
     step,
 )
+from tracedflow._threads import pool
 from tracedflow.errors import ContextStateError
 from tracedflow.events import WorkflowCancelledEvent, WorkflowFailedEvent
 from tracedflow.middleware import StepNext, StepResult
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed, wait_none
+
+who: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
 
 
 class Item(Event):
@@ -544,3 +551,116 @@ def test_a_loop_that_closes_ends_the_runs_that_nobody_awaited() -> None:
     assert cleaned == ["cleaned"]
     assert handler.done()
     assert runs() == []
+
+
+def test_a_loop_that_closes_without_cancelling_closes_the_step_in_its_own_context() -> None:
+    seen: list[str] = []
+
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> Item:
+            return Item()
+
+        @step
+        async def second(self, ev: Item) -> StopEvent:
+            who.set("second")
+            try:
+                await forever()
+            finally:
+                seen.append(who.get())
+            return StopEvent()
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, __: None)  # "Task was destroyed but it is pending"
+
+    async def main() -> None:
+        handler = Flow().run()
+        while not any(running.step == "second" for running in handler.why().running):
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+    loop.close()
+    del loop
+    while runs():
+        _live.unregister(runs()[0]._runner)
+    gc.collect()
+    assert seen == ["second"]
+
+
+def test_a_loop_that_cancels_all_tasks_while_a_run_ends_does_not_hang() -> None:
+    flow = Stuck()
+
+    async def main() -> None:
+        handler = flow.run()
+        await flow.begun.wait()
+        handler.cancel()
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert flow.cleaned == ["cleaned"]
+
+
+async def test_a_thread_that_ends_as_its_step_is_cancelled_is_not_waited_for() -> None:
+    loop = asyncio.get_running_loop()
+    waiting = threading.Event()
+
+    class Flow(Workflow):
+        @step
+        def only(self, ev: StartEvent) -> StopEvent:
+            waiting.set()
+            handed_over.wait(5)
+            return StopEvent()
+
+    handed_over = threading.Event()
+    handler = Flow().run()
+
+    def cancel_and_wait_for_the_thread() -> None:
+        handler.cancel()
+        handed_over.set()
+        while pool.busy:  # what it returned is posted to the loop now, and not looked at yet
+            time.sleep(0.001)
+
+    while not waiting.is_set():
+        await asyncio.sleep(0.001)
+    loop.call_soon(cancel_and_wait_for_the_thread)
+    with pytest.raises(asyncio.CancelledError):
+        await handler
+
+
+async def test_a_caller_that_settles_the_handler_himself_keeps_his_result() -> None:
+    handler = Stuck().run()
+    handler.set_result("mine")
+    handler._runner.cancel("to end it")
+    assert await handler == "mine"
+    while runs():
+        await asyncio.sleep(0)
+
+
+async def test_a_permit_that_comes_as_its_run_is_cancelled_goes_to_the_next() -> None:
+    gate = Limit("one", concurrency=1)
+    begun, go = asyncio.Event(), asyncio.Event()
+    others: list[WorkflowHandler[Any]] = []
+
+    class Flow(Workflow):
+        @step(limit=gate)
+        async def only(self, ev: StartEvent) -> StopEvent:
+            begun.set()
+            await go.wait()
+            if ev.get("cancels", False):
+                others[0].cancel()
+                await asyncio.sleep(0)  # its wait for the permit is cancelled now, and its task has not run since
+            return StopEvent(result="had it")
+
+    flow = Flow()
+    first = flow.run(cancels=True)
+    await begun.wait()
+    others.append(flow.run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    third = flow.run()
+    go.set()
+    assert await first == "had it"
+    with pytest.raises(asyncio.CancelledError):
+        await others[0]
+    assert await third == "had it"

@@ -3,14 +3,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Optional, Union
 
 import pytest
 from pydantic import BaseModel
 
-from tracedflow import All, Collect, Context, Event, Limit, StartEvent, StopEvent, Take, Workflow, WorkflowValidationError, step
+from tracedflow import (
+    All,
+    Collect,
+    Context,
+    Event,
+    Limit,
+    StartEvent,
+    StopEvent,
+    Take,
+    Workflow,
+    WorkflowValidationError,
+    catch_error,
+    step,
+)
 from tracedflow.decorators import StepConfig
+from tracedflow.events import StepFailedEvent
 from tracedflow.retry_policy import retry_policy, stop_after_attempt
 
 
@@ -547,3 +562,24 @@ async def test_a_plain_function_can_be_a_step() -> None:
             return StopEvent("thread")
 
     assert await Flow().run() == "thread"
+
+
+@pytest.mark.parametrize("names", ["a", 3, [], [1], {"a"}])
+def test_error_handlers_take_a_list_of_step_names(names: Any) -> None:
+    async def handler(ev: StepFailedEvent) -> StopEvent: ...  # type: ignore[empty-body]
+
+    with pytest.raises(WorkflowValidationError, match="must be a list of step names"):
+        catch_error(for_steps=names)(handler)
+
+
+def test_a_step_may_be_declared_at_the_bottom_of_the_stack_of_a_thread() -> None:
+    class Flow(Workflow):
+        pass
+
+    thread = threading.Thread(target=step(workflow=Flow), args=(_declared_below,))
+    thread.start()
+    thread.join(5)
+    assert config(_declared_below).accepted_events == [First]
+
+
+async def _declared_below(ev: First) -> Second: ...  # type: ignore[empty-body]

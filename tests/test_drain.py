@@ -10,6 +10,9 @@ from tracedflow import (
     Context,
     DrainingError,
     HumanResponseEvent,
+    Notice,
+    Observer,
+    RunCall,
     StartEvent,
     StopEvent,
     Workflow,
@@ -17,6 +20,7 @@ from tracedflow import (
     runs,
     step,
 )
+from tracedflow.middleware import RunNext, RunSuspended
 
 
 class Answer(HumanResponseEvent):
@@ -142,3 +146,65 @@ async def test_a_run_that_starts_others_ends_with_them_in_a_drain() -> None:
     with pytest.raises((WorkflowCancelledByUser, asyncio.CancelledError)):
         await handler
     assert runs() == []
+
+
+async def test_a_run_that_cannot_be_saved_is_cancelled_and_the_others_are_saved(caplog: pytest.LogCaptureFixture) -> None:
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.store.set("kept", ev.get("kept"))
+            return StopEvent(result=(await ctx.wait_for_event(Answer)).n)
+
+    flow = Asks()
+    good, bad = flow.run(kept=1, run_id="good"), flow.run(kept=object(), run_id="bad")
+    while not (good.why().waits and bad.why().waits):
+        await asyncio.sleep(0)
+    ended = await tracedflow.drain(timeout=0, then="snapshot")
+    assert ended["good"] is not None
+    assert ended["bad"] is None
+    assert "run bad of " in caplog.text
+    with pytest.raises(WorkflowCancelledByUser, match="draining"):
+        await bad
+
+
+async def test_to_the_layers_a_drained_run_that_was_saved_is_suspended_and_no_failure() -> None:
+    seen: list[object] = []
+
+    class Watch(Observer):
+        hears = (RunSuspended,)
+
+        async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+            ended = await call_next(call)
+            seen.append(ended)
+            return ended
+
+        def on(self, notice: Notice, /) -> None:
+            seen.append(type(notice))
+
+    handler = Waiting(middleware=[Watch()]).run()
+    while not handler.why().waits:
+        await asyncio.sleep(0)
+    await tracedflow.drain(timeout=0, then="snapshot")
+    with pytest.raises(WorkflowCancelledByUser, match="suspended"):
+        await handler
+    assert seen == [RunSuspended, None]
+
+
+async def test_a_run_that_is_ending_already_is_not_saved() -> None:
+    begun, slow_end = asyncio.Event(), asyncio.Event()
+
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await slow_end.wait()
+            return StopEvent()
+
+    handler = Flow().run(run_id="ending")
+    await begun.wait()
+    handler.cancel()
+    asyncio.get_running_loop().call_later(0.02, slow_end.set)
+    assert await tracedflow.drain(timeout=0, then="snapshot") == {"ending": None}

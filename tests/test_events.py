@@ -517,3 +517,20 @@ def test_data_that_names_no_event_class_is_refused(saved: dict[str, Any]) -> Non
 def test_event_type_is_the_type_of_event_classes() -> None:
     kind: EventType = Typed
     assert issubclass(kind, Event)
+
+
+def test_a_private_attribute_of_a_stop_event_may_be_given() -> None:
+    class Done(StopEvent):
+        _note: str = PrivateAttr(default="none")
+
+    assert Done(_note="kept")._note == "kept"
+
+
+def test_an_event_without_room_for_dynamic_fields_gets_it() -> None:
+    event = Typed(n=1)
+    object.__setattr__(event, "__pydantic_extra__", None)  # as a pickle of another pydantic may leave it
+    with pytest.raises(AttributeError, match="missing"):
+        _ = event.missing
+    assert dict(event.items()) == {}
+    event.missing = 2
+    assert event.missing == 2

@@ -798,3 +798,31 @@ async def test_an_observer_that_cancels_the_task_it_runs_in_does_not_cancel_the_
 
     result = await asyncio.gather(Slow(telemetry=False, middleware=[Times()]).run(), return_exceptions=True)
     assert result == ["done"]
+
+
+async def test_a_layer_may_leave_a_part_of_its_work_to_the_base_class() -> None:
+    passed: list[str] = []
+
+    class Counts(Middleware):
+        async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+            passed.append("run")
+            return await super().run(call, call_next)
+
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            passed.append("step")
+            return await super().step(call, call_next)
+
+        async def attempt(self, call: AttemptCall, call_next: AttemptNext, /) -> StepResult:
+            passed.append("attempt")
+            return await super().attempt(call, call_next)
+
+        def on(self, notice: Notice, /) -> None:
+            super().on(notice)
+
+    class One(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=1)
+
+    assert await One(middleware=[Counts()]).run() == 1
+    assert passed[:3] == ["run", "step", "attempt"]

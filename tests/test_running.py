@@ -17,6 +17,7 @@ from tracedflow import (
     Middleware,
     Notice,
     Observer,
+    QueueFullError,
     RunCall,
     StartEvent,
     StepCall,
@@ -956,3 +957,37 @@ async def test_two_calls_of_once_at_the_same_time_call_the_function_once() -> No
             return StopEvent(result=await asyncio.gather(ctx.once("key", slow), ctx.once("key", slow)))
 
     assert await Flow().run() == [1, 1]
+
+
+async def test_more_returned_events_than_max_queued_fail_the_step_that_returned_them() -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> list[Item]:
+            return [Item(n=n) for n in range(10)]
+
+        @step(num_workers=1)
+        async def work(self, ev: Item) -> Item | StopEvent | None:
+            if ev.n < 100:
+                return Item(n=100)
+            return StopEvent()
+
+    with pytest.raises(QueueFullError, match="max_queued is 3") as caught:
+        await Flow(max_queued=3).run()
+    assert any("`work`" in note or "`first`" in note for note in caught.value.__notes__)
+
+
+async def test_a_layer_reads_the_records_of_a_run_as_a_sequence() -> None:
+    class Reads(Middleware):
+        found: Any = None
+
+        async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+            ended = await call_next(call)
+            records = call.records
+            self.found = (len(records), records[-1].step, [record.step for record in records[:1]])
+            return ended
+
+    layer = Reads()
+    await Straight(middleware=[layer]).run()
+    count, last, first = layer.found
+    assert count == len(first) + count - 1
+    assert first != [last]

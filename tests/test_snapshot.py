@@ -1052,7 +1052,7 @@ def damage(data: Any, draw: Callable[[Any], Any]) -> Any:
             parent = parent[key]
         match draw(hyp.sampled_from(["junk", "junk", "drop", "copy", "double"])):
             case "junk":
-                parent[path[-1]] = draw(JUNK)
+                parent[path[-1]] = copy.deepcopy(draw(JUNK))  # `just` gives the same list each time, and damage may go into it
             case "drop":
                 del parent[path[-1]]
             case "copy":

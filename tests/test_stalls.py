@@ -596,3 +596,59 @@ async def test_a_wait_that_a_step_left_open_in_a_task_of_its_own_is_no_sign_of_l
             return None
 
     await stall(Flow().run())
+
+
+async def test_an_event_that_is_named_almost_as_one_that_a_step_takes_is_a_near_miss() -> None:
+    class Itme(Event):
+        pass
+
+    def another() -> type[Event]:
+        class Item(Event):
+            pass
+
+        return Item
+
+    class Flow(Workflow):
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> Item | None:
+            ctx.send_event(ev.kind())
+            return None
+
+        @step
+        async def take(self, ev: Item) -> StopEvent:
+            return StopEvent()
+
+    assert "`take` takes Item" in str(await stall(Flow().run(kind=Itme)))
+    assert "another class of the same name" in str(await stall(Flow().run(kind=another())))
+
+
+async def test_a_step_may_raise_a_stall_of_its_own() -> None:
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            raise WorkflowStalledError("nothing comes any more")
+
+    handler = Flow().run()
+    events = [event async for event in handler.stream_events()]
+    assert isinstance(events[-1], WorkflowFailedEvent)
+    with pytest.raises(WorkflowStalledError, match="nothing comes"):
+        await handler
+
+
+async def test_a_run_that_ends_while_it_is_looked_at_is_not_looked_at_again() -> None:
+    class Flow(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> Item | None:
+            return None
+
+        @step
+        async def take(self, ev: Item) -> StopEvent:
+            return StopEvent()
+
+    handler = Flow().run()
+    await asyncio.sleep(0)
+    while handler.why().running:
+        await asyncio.sleep(0)
+    handler.cancel()  # between the first and the second look
+    with pytest.raises(asyncio.CancelledError):
+        await handler

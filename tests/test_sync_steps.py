@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -17,10 +19,13 @@ from tracedflow import (
     Workflow,
     WorkflowCancelledByUser,
     WorkflowHandler,
+    WorkflowStalledError,
+    _threads,
+    runs,
     step,
 )
 from tracedflow._threads import ThreadPool
-from tracedflow.errors import ContextStateError, WorkflowRuntimeError
+from tracedflow.errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_none
 
 
@@ -438,3 +443,161 @@ async def test_a_thread_may_run_another_workflow_to_its_end() -> None:
             return StopEvent(result=Inner().run_sync(n=4))
 
     assert await Outer().run() == 8
+
+
+async def test_what_cannot_be_saved_raises_in_the_thread_that_saves() -> None:
+    class Flow(Workflow):
+        @step
+        def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.sync.store.set("bad", object())
+            with pytest.raises(ContextSerdeError, match="bad"):
+                ctx.to_dict()
+            return StopEvent(result="refused")
+
+    assert await Flow().run() == "refused"
+
+
+async def test_a_thread_that_lives_on_a_moment_after_its_run_is_refused_by_the_store() -> None:
+    begun, ended = threading.Event(), threading.Event()
+    refused: list[BaseException] = []
+
+    class Flow(Workflow):
+        @step
+        def slow(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            begun.set()
+            ended.wait(5)
+            try:
+                ctx.sync.store.get("x", default=None)
+            except BaseException as error:
+                refused.append(error)
+                raise
+            return StopEvent()
+
+    handler = Flow().run()
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    handler.cancel()
+    await asyncio.sleep(0.01)  # the run waits for its thread
+    ended.set()
+    await asyncio.wait([handler])
+    while not refused:
+        await asyncio.sleep(0.001)
+    assert isinstance(refused[0], (concurrent.futures.CancelledError, ContextStateError))
+
+
+async def test_a_stop_iteration_of_a_plain_function_is_an_error_like_others() -> None:
+    class Flow(Workflow):
+        @step
+        def only(self, ev: StartEvent) -> StopEvent:
+            raise StopIteration
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await Flow().run()
+
+
+def test_a_thread_outlives_its_loop_quietly() -> None:
+    go = threading.Event()
+    over = threading.Event()
+
+    class Flow(Workflow):
+        @step
+        def only(self, ev: StartEvent) -> StopEvent:
+            go.wait(5)
+            over.set()
+            return StopEvent()
+
+    async def main() -> None:
+        handler = Flow(cancel_grace=0).run()
+        while not handler.why().running:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    go.set()
+    assert over.wait(5)
+
+
+def test_idle_threads_end_after_a_while_and_new_ones_take_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_threads, "_IDLE_SECONDS", 0.01)
+    threads = ThreadPool()
+
+    async def call() -> threading.Thread:
+        found: threading.Thread = await threads.run(asyncio.get_running_loop(), contextvars.copy_context(), threading.current_thread)
+        return found
+
+    first = asyncio.run(call())
+    first.join(5)
+    assert not first.is_alive()
+    assert asyncio.run(call()) is not first
+
+
+def test_a_child_process_starts_with_no_threads() -> None:
+    threads = ThreadPool(limit=1)
+    stop = threading.Event()
+
+    async def main() -> None:
+        def run(call: Any) -> asyncio.Future[Any]:
+            return threads.run(asyncio.get_running_loop(), contextvars.copy_context(), call)
+
+        busy = run(lambda: stop.wait(5))
+        with pytest.raises(WorkflowRuntimeError, match="busy"):
+            run(lambda: 1)
+        threads.forget()  # what `os.fork` calls in the child
+        assert await run(lambda: 1) == 1
+        stop.set()
+        await busy
+
+    asyncio.run(main())
+
+
+async def test_what_a_step_left_in_threads_of_its_own_ends_with_it() -> None:
+    refused = threading.Event()
+
+    class Flow(Workflow):
+        @step
+        def only(self, ctx: Context, ev: StartEvent) -> Item:
+            def ask() -> None:
+                try:
+                    ctx.sync.wait_for_event(Answer)
+                except concurrent.futures.CancelledError:
+                    refused.set()
+
+            threading.Thread(target=ask).start()
+            while not runs()[0].why().waits:
+                time.sleep(0.001)
+            return Item()
+
+        @step
+        def last(self, ev: Item) -> StopEvent:
+            return StopEvent(result=refused.wait(5))
+
+    assert await Flow().run() is True
+
+
+async def test_a_plain_function_may_say_that_somebody_else_will_send() -> None:
+    class Flow(Workflow):
+        @step
+        def only(self, ctx: Context, ev: StartEvent) -> Item | None:
+            def later() -> None:
+                with ctx.expect_external("a machine"):
+                    expecting.set()
+                    go.wait(5)
+
+            threading.Thread(target=later).start()
+            expecting.wait(5)
+
+        @step
+        async def last(self, ev: Item) -> StopEvent:
+            return StopEvent()
+
+    expecting, go = threading.Event(), threading.Event()
+    handler = Flow().run()
+    while handler.why().running or not expecting.is_set():
+        await asyncio.sleep(0.001)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not handler.done()
+    assert "a machine" in str(handler.why())
+    go.set()
+    with pytest.raises(WorkflowStalledError):
+        await handler

@@ -7,7 +7,7 @@ modules are loaded on first use.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from typing import TYPE_CHECKING, Any
 
 from . import _factories
@@ -64,10 +64,7 @@ if TYPE_CHECKING:
         draw_most_recent_execution_svg,
     )
 
-try:
-    __version__ = version("tracedflow")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0.0.0"
+__version__ = next((found.version for found in distributions(name="tracedflow")), "0.0.0")  # a source tree may not be installed
 
 
 def _edge(module: str, name: str, *, call: bool = True) -> Any:

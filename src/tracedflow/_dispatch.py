@@ -109,14 +109,11 @@ class Dispatcher:
                 delay = scope.delay_after(error)
                 if delay is None:
                     raise
-                scope.last_error = error
-                scope.last_failed_at = scope.runner.now()
+                failed = error
                 if self.chain.hears(RetryScheduled):
-                    notice = RetryScheduled(
-                        run=call.run, at=scope.last_failed_at, call=call, attempt=scope.attempt, delay=delay, error=error
-                    )
+                    notice = RetryScheduled(run=call.run, at=scope.runner.now(), call=call, attempt=scope.attempt, delay=delay, error=error)
                     self.chain.notice(notice)
-            await scope.back_off(delay)
+            await scope.back_off(delay, failed)
 
     async def _recorded(self, scope: StepScope, call: StepCall) -> StepResult:
         """Make one attempt through its layers, and its record."""
@@ -133,7 +130,7 @@ class Dispatcher:
                 result = await self.call_step(scope, call.inputs)
             else:
                 backoff = scope.call.backoff - backoff_before
-                traced = AttemptCall(step=call, attempt=scope.attempt, last_error=scope.last_error, backoff=backoff)
+                traced = AttemptCall(step=call, attempt=scope.attempt, last_error=scope.execution.last_error, backoff=backoff)
                 result = await layers(traced)
         except BaseException as caught:
             error = caught
@@ -268,5 +265,4 @@ _watchdog.step_callers.update((Dispatcher.call_step.__code__, _in_time.__code__,
 
 
 def _forget(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()  # nobody waits for it: it is not "never retrieved"
+    future.exception()  # nobody waits for it: it is not "never retrieved". Nobody cancels it either: it is shielded

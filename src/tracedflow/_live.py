@@ -41,8 +41,7 @@ def register(runner: Runner) -> None:
 def unregister(runner: Runner) -> None:
     """Remove a run that is over."""
     with _lock:
-        if _runs.get(runner.run_id) is runner:
-            del _runs[runner.run_id]
+        _runs.pop(runner.run_id, None)
     _watchdog.unwatch(runner.loop)
 
 

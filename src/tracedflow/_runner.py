@@ -7,7 +7,7 @@ import contextvars
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 from . import _live
@@ -108,6 +108,7 @@ class Runner:
         self.steps = workflow._bound_steps(graph)
         self._step_context: contextvars.Context | None = None
         self.ready: deque[st.Execution] = deque()
+        self.choose: Callable[[deque[st.Execution]], st.Execution] = deque.popleft  # a test tool may explore other orders here
         self.turn = turn_of(self.loop)
         self._going_on: StepScope | None = None  # the execution whose task is free to go on
         self._next: StepScope | None = None  # what it goes on with
@@ -267,10 +268,6 @@ class Runner:
             case _:
                 assert_never(command)
 
-    def choose(self, ready: deque[st.Execution]) -> st.Execution:
-        """Take the next execution to start: the first. A test tool may explore other orders here."""
-        return ready.popleft()
-
     def start_ready(self) -> bool:
         """Start whatever is ready, in order; return whether there was anything."""
         now = self.now()
@@ -374,6 +371,9 @@ class Runner:
             error = caught
             if isinstance(caught, asyncio.CancelledError) and not self.has_begun and self.ending is not None:
                 error = self.ending.error  # it waited for a permit, and `cancel` made the wait end
+        else:
+            if stop is None and self.ending is not None:  # to the layers, a suspended segment is no failure
+                error = self.ending.error
         self._conclude(stop, error)
 
     def _end_unbegun(self, task: asyncio.Task[None]) -> None:
@@ -409,8 +409,9 @@ class Runner:
         assert ending is not None
         if ending.stop is not None:
             return ending.stop
-        if ending.error is None:
+        if ending.status == "suspended":
             return None
+        assert ending.error is not None
         if ending.hard:
             raise asyncio.CancelledError from ending.error
         raise ending.error

@@ -76,8 +76,6 @@ class StepScope:
     outcome: Outcome = "skipped"
     error: str | None = None
     returned: object = NOTHING_YET  # by the step itself
-    last_error: Exception | None = None
-    last_failed_at: float | None = None
     children: list[Runner] | None = None
     helpers: set[asyncio.Task[Any]] | None = None
     once_locks: dict[str, asyncio.Lock] | None = None
@@ -152,20 +150,21 @@ class StepScope:
 
     def retry_info(self) -> RetryInfo:
         """Return how often this execution was retried."""
-        started = self.execution.first_started_at
+        execution = self.execution
+        started, failed_at = execution.first_started_at, execution.last_failed_at
         return RetryInfo(
-            retry_number=self.execution.failures,
+            retry_number=execution.failures,
             elapsed_seconds=0.0 if started is None else self.runner.now() - started,
-            last_exception=self.last_error,
-            last_failed_at=None if self.last_failed_at is None else datetime.fromtimestamp(self.last_failed_at, UTC),
+            last_exception=execution.last_error,
+            last_failed_at=None if failed_at is None else datetime.fromtimestamp(failed_at, UTC),
         )
 
-    async def back_off(self, delay: float) -> None:
-        """Give the slot back for `delay` seconds, then wait for one."""
+    async def back_off(self, delay: float, error: Exception) -> None:
+        """Give the slot back for `delay` seconds after this error, then wait for one."""
         runner, call = self.runner, self.call
         timer = runner.state.seq + 1  # the reducer takes the next number for it
         began = runner.now()
-        runner.apply(st.AttemptFailed(self.execution.id, delay, began))
+        runner.apply(st.AttemptFailed(self.execution.id, delay, began, error))
         self._leave_waits()
         if delay <= 0:
             return
@@ -285,14 +284,11 @@ class StepScope:
             self._parked.pop(number, None)
         return answer
 
-    def resume(self, number: int, answer: st.Envelope | None) -> bool:
-        """Let the coroutine that is parked on this wait or timer go on; False: there is none."""
+    def resume(self, number: int, answer: st.Envelope | None) -> None:
+        """Let the coroutine that is parked on this wait or timer go on, if it is."""
         future = self._parked.get(number) if self._parked else None
-        if future is None:
-            return False
-        if not future.done():
+        if future is not None and not future.done():
             future.set_result(answer)
-        return True
 
     def _leave_waits(self) -> None:
         """Cancel the waits of tasks that the step left behind: the reducer has closed them, so nobody answers."""

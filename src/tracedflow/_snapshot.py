@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from pydantic import TypeAdapter
+
 from . import _state as st
 from ._soundness import check_fields, check_run
 from .errors import ContextSerdeError
-from .events import Event
+from .events import Event, SerializableException
 
 if TYPE_CHECKING:
     from ._graph import Graph
@@ -31,6 +33,8 @@ Load: TypeAlias = Callable[[str, str], Any]
 _TAG = "~"
 _MOST = 1_000_000  # members of a list that the data may ask for in one word
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)  # what damaged data leads to
+_FAILURES = {"last_error", "error"}  # fields with what a step raised: saved as type and message, whatever the serializer can do
+_ERROR: TypeAdapter[Exception] = TypeAdapter(SerializableException)
 _NOT_SAVED = {"span_context"}  # means something in its own process only
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
@@ -203,7 +207,12 @@ class _Saver:
 
     def _fields(self, value: Any, path: str) -> dict[str, Any]:
         names = [each.name for each in dataclasses.fields(value) if each.name not in _NOT_SAVED]
-        return {name: self.encode(getattr(value, name), f"{path}.{name}") for name in names}
+        return {name: self._field(name, getattr(value, name), path) for name in names}
+
+    def _field(self, name: str, value: Any, path: str) -> Any:
+        if name in _FAILURES and value is not None:
+            return {_TAG: "error", **_ERROR.dump_python(value)}
+        return self.encode(value, f"{path}.{name}")
 
     def _items(self, value: Any, path: str) -> dict[str, Any]:
         tag = type(value).__name__
@@ -238,6 +247,8 @@ class _Loader:
                 return self._load(found["text"], path)
             case "type":
                 return self._type(found["name"])
+            case "error":
+                return _ERROR.validate_python(found)
             case "dict":
                 return {self.decode(key, path): self.decode(item, path) for key, item in found["items"]}
             case "list" | "tuple" | "deque" | "set":

@@ -33,8 +33,8 @@ class ThreadPool:
         self._count = 0
         self._knows_forks = False
 
-    def _forget(self) -> None:
-        """A child process has none of its parent's threads."""
+    def forget(self) -> None:
+        """Start anew: a child process has none of its parent's threads."""
         self._lock = threading.Lock()
         self._idle.clear()
         self._count = 0
@@ -74,7 +74,7 @@ class ThreadPool:
                 )
             if not self._count and not self._knows_forks:
                 self._knows_forks = True
-                os.register_at_fork(after_in_child=self._forget)
+                os.register_at_fork(after_in_child=self.forget)
             self._count += 1
         inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         inbox.put(job)

@@ -89,7 +89,8 @@ class Limit:
         self._guard = threading.Lock()
         self._in_use = 0
         self._queue: OrderedDict[_Permit, None] = OrderedDict()  # a deque would make `cancel` slow
-        self._starts = None if self.per_second is None else _Starts(1 / self.per_second, self.burst)
+        self._clock: clock.Clock | None = None  # whose times the starts are
+        self._starts: _Starts | None = None
 
     def __repr__(self) -> str:
         return f"Limit({self.name!r}, concurrency={self.concurrency}, per_second={self.per_second}, burst={self.burst})"
@@ -121,7 +122,13 @@ class Limit:
     def _grant(self, permit: _Permit, now: float) -> None:
         self._in_use += 1
         permit.granted = True
-        permit.not_before = now if self._starts is None else self._starts.book(now)
+        permit.not_before = now if self.per_second is None else self._starts_on_this_clock(self.per_second).book(now)
+
+    def _starts_on_this_clock(self, per_second: float) -> _Starts:
+        used = clock.active.get()
+        if self._starts is None or used is not self._clock:  # times of another clock mean nothing: a test in virtual time begins at 0
+            self._clock, self._starts = used, _Starts(1 / per_second, self.burst)
+        return self._starts
 
     def _give_back(self, permit: _Permit, now: float | None, unused: bool) -> None:
         # A caller that gives no time still gets the right one: a stale time would let starts come too close.

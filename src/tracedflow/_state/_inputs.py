@@ -136,6 +136,7 @@ class AttemptFailed:
     execution: int
     delay: float | None
     at: float
+    error: Exception | None = None
 
 
 @dataclass(slots=True, eq=False)

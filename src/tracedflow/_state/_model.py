@@ -77,6 +77,8 @@ class Execution:
     phase: Literal["queued", "running", "parked", "backoff"] = "queued"
     holds_slot: bool = False
     failures: int = 0
+    last_error: Exception | None = None  # after a resume, one of the same type and message
+    last_failed_at: float | None = None
     first_started_at: float | None = None
     retry_at: float | None = None
     memo: dict[str, Any] | None = None  # answers already given, by call order or given id

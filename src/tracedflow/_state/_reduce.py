@@ -28,7 +28,7 @@ from ._inputs import (
 from ._joins import collect
 from ._lanes import admit, park, pump, regain, wake
 from ._model import HELD_PER_TYPE, Drop, Envelope, Execution, Routes, RunState, Status, is_over
-from ._streams import fill_slot, gather, leave, open_stream
+from ._streams import fill_slot, gather, ignore, leave, open_stream
 from ._waits import abandon_wait, answer, close_waits, matching_wait, open_wait
 
 
@@ -191,10 +191,11 @@ def _deliver(state: RunState, envelope: Envelope, takers: tuple[str, ...], route
             _admit_to(state, envelope, name, routes, out)
         else:
             admit(state, name, (envelope,), envelope.at, (), out)
-    for name in collecting:
-        gather(state, envelope, name, routes, out)
+    needed = [gather(state, envelope, name, routes, out) for name in collecting]
     if wait is not None:
         answer(state, wait, envelope, out)
+    elif collecting and not takers and not any(needed):
+        ignore(state, envelope, out)
     if isinstance(event, InputRequiredEvent):
         state.questions += 1
         out.append(Publish(event, envelope.source))
@@ -241,6 +242,7 @@ def _recover(state: RunState, failed: Recover, routes: Routes, out: list[Command
 def _attempt_failed(state: RunState, failed: AttemptFailed, out: list[Command]) -> None:
     execution = state.executions[failed.execution]
     execution.failures += 1
+    execution.last_error, execution.last_failed_at = failed.error, failed.at
     execution.sends = execution.replayed = 0  # the next attempt sends everything again
     _forget_timeouts(execution)
     close_waits(state, execution, out)

@@ -33,16 +33,16 @@ def leave(state: RunState, scopes: tuple[int, ...], at: float, routes: Routes, o
         leave(state, stream.outer, at, routes, out)
 
 
-def gather(state: RunState, envelope: Envelope, step: str, routes: Routes, out: list[Command]) -> None:
-    """Add a member to what a step collects; a step that takes the first n starts with the n-th."""
+def gather(state: RunState, envelope: Envelope, step: str, routes: Routes, out: list[Command]) -> bool:
+    """Add a member to what a step collects; one that takes the first n starts with the n-th, and needs no more: False."""
     stream = state.streams[envelope.scopes[-1]]
     if step in stream.fired:
-        _ignore(state, envelope, out)
-        return
+        return False
     members = stream.members.setdefault(step, [])
     members.append(envelope)
     if len(members) == routes.take(step):
         _fire(state, stream, step, envelope.at, out)
+    return True
 
 
 def _fire(state: RunState, stream: Stream, step: str, at: float, out: list[Command]) -> None:
@@ -53,14 +53,14 @@ def _fire(state: RunState, stream: Stream, step: str, at: float, out: list[Comma
     admit(state, step, tuple(members), at, stream.outer, out)
 
 
-def _ignore(state: RunState, envelope: Envelope, out: list[Command]) -> None:
-    if not envelope.taken:
-        envelope.taken = True
-        kind = type(envelope.event)
-        state.tally(kind).dropped += 1
-        drop = Drop(envelope.id, kind, "not_needed", envelope.source, envelope.source_step, None)
-        state.drops.append(drop)
-        out.append(Dropped(drop, final=True))
+def ignore(state: RunState, envelope: Envelope, out: list[Command]) -> None:
+    """Drop a member that no step needs."""
+    envelope.taken = True
+    kind = type(envelope.event)
+    state.tally(kind).dropped += 1
+    drop = Drop(envelope.id, kind, "not_needed", envelope.source, envelope.source_step, None)
+    state.drops.append(drop)
+    out.append(Dropped(drop, final=True))
 
 
 def fill_slot(state: RunState, envelope: Envelope, step: str, kinds: int, slot: int, out: list[Command]) -> None:

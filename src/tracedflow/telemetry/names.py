@@ -27,6 +27,7 @@ RUN_SEGMENT = "tracedflow.run.segment"
 RUN_STATE = "tracedflow.run.state"
 PARENT_RUN_ID = "tracedflow.parent_run.id"
 STEP_NAME = "tracedflow.step.name"
+STEP_EXECUTION = "tracedflow.step.execution"
 STEP_ATTEMPT = "tracedflow.step.attempt"
 STEP_ATTEMPTS = "tracedflow.step.attempts"
 STEP_MAX_ATTEMPTS = "tracedflow.step.max_attempts"
@@ -187,6 +188,12 @@ DISPATCHED_ACTION = "dispatched"
 COLLECTED_ACTION = "collected"
 STREAMED_ACTION = "streamed"
 DROPPED_ACTION = "dropped"
+
+# The lines of a trace file that are not spans are OTLP log records; these are their event names.
+SPAN_STARTED_LOG = "tracedflow.span_started"
+ATTEMPT_LOG = "tracedflow.attempt"
+PARENT_SPAN_ID = "tracedflow.parent_span.id"
+LOG_EVENTS = (SPAN_STARTED_LOG, ATTEMPT_LOG)
 
 # Fields of log records.
 LOG_FIELDS = ("trace_id", "span_id", "run_id", "workflow", "step", "attempt")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ._conformance import check_observer
 from ._faults import Fault, Faults, InjectedError
 from ._recorder import Recorder, Seen
+from ._schedules import Schedule, explore
 from ._time import VirtualClock, VirtualLoop, real_time, run_virtual, virtual_time
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "Faults",
     "InjectedError",
     "Recorder",
+    "Schedule",
     "Seen",
     "VirtualClock",
     "VirtualLoop",
     "check_observer",
+    "explore",
     "real_time",
     "run_virtual",
     "virtual_time",
