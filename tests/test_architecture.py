@@ -65,6 +65,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_turn",
         "_watchdog",
         "_permits",
+        "_parking",
         "_results",
         "_scope",
         "_checkpoint",
@@ -79,7 +80,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_runner",
         "handler",
     ),
-    "facade": ("_owner", "_persistence", "workflow", "checkpointer"),
+    "facade": ("_naming", "_owner", "_persistence", "workflow", "checkpointer"),
     "edges": (
         "telemetry",
         "drawing",
@@ -106,9 +107,11 @@ COMPOSITION_ROOT = ""  # tracedflow/__init__.py: names every module, as factorie
 
 # Where a library may be imported; the longest name that matches decides.
 HOMES: dict[str, tuple[str, ...]] = {
-    "opentelemetry": ("telemetry.tracing", "telemetry.metrics", "telemetry.logs", "telemetry.setup", "testing"),
-    "opentelemetry.sdk": ("telemetry.setup", "testing"),
-    "opentelemetry.exporter": ("telemetry.setup", "testing"),
+    "opentelemetry": ("telemetry.tracing", "telemetry.metrics", "telemetry.logs", "telemetry.sdk", "telemetry.diagnosis", "testing"),
+    "opentelemetry.sdk": ("telemetry.sdk", "testing"),
+    "opentelemetry.exporter": ("telemetry.sdk", "testing"),
+    "opentelemetry.proto": ("testing",),
+    "grpc": ("testing",),
     "prometheus_client": ("telemetry.metrics", "testing"),
     "rich": ("telemetry.console", "inspect"),
     "sqlite3": ("journal.sqlite", "checkpointer.sqlite"),

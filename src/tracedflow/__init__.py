@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import _factories
 from ._config import configure
-from ._live import accept_again, drain, queue_depths, runs
+from ._live import accept_again, drain, runs
 from ._settings import RunOptions
 from .checkpointer import Checkpoint, WorkflowCheckpointer
 from .collect import All, Collect, Take
-from .context import Context
+from .context import Context, JsonPickleSerializer, JsonSerializer
 from .decorators import catch_error, step
 from .errors import (
     ContextSerdeError,
@@ -75,15 +75,8 @@ def _edge(module: str, name: str, *, call: bool = True) -> Any:
     return make
 
 
-def _metrics() -> Middleware:
-    from .telemetry import metrics
-
-    metrics.queue_depths = queue_depths
-    return metrics.Metrics()
-
-
 _factories.register("tracing", _edge("telemetry.tracing", "Tracing"))
-_factories.register("metrics", _metrics)
+_factories.register("metrics", _edge("telemetry.metrics", "Metrics"))
 _factories.register("logs", _edge("telemetry.logs", "Logs"))
 _factories.register("console", _edge("telemetry.console", "Console"))
 _factories.register("explainer", _edge("inspect.why", "explain", call=False))
@@ -111,6 +104,8 @@ __all__ = [
     "Event",
     "HumanResponseEvent",
     "InputRequiredEvent",
+    "JsonPickleSerializer",
+    "JsonSerializer",
     "Limit",
     "LimitError",
     "Middleware",

@@ -105,9 +105,10 @@ def annotate(error: BaseException, scope: StepScope) -> None:
     if inner is not None:
         error.__traceback__ = inner
     call = scope.call
+    taken = ", ".join(dict.fromkeys(type(event).__name__ for event in call.inputs)) or "no event"
     tried = f", attempt {scope.attempt}" if scope.attempt > 1 else ""
     traced = f", trace {call.trace_id}" if call.trace_id else ""
-    error.add_note(f"in step `{call.step}` of {call.workflow} ({call.config.place}){tried}, run {call.run_id}{traced}")
+    error.add_note(f"in step `{call.step}` of {call.workflow} ({call.config.place}), which took {taken}{tried}, run {call.run_id}{traced}")
 
 
 def _is_between(code: CodeType) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _watchdog
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from .handler import WorkflowHandler
 
 _log = logging.getLogger("tracedflow")
+
+flush: Callable[[], object] | None = None
+"""Set from outside: sends what telemetry has buffered, within a time of its own. It blocks."""
 
 _lock = threading.Lock()
 _runs: dict[str, Runner] = {}
@@ -85,6 +89,8 @@ async def drain(timeout: float = 30.0, then: Literal["cancel", "snapshot"] = "ca
         if saved is None:
             runner.loop.call_soon_threadsafe(runner.cancel, "the process is draining")
     await _wait_for(loop, _LAST_WAIT)
+    if flush is not None:
+        await asyncio.to_thread(flush)
     return ended
 
 

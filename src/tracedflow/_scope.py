@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import _state as st
 from . import _watchdog
 from ._bridge import on_loop
+from ._parking import Parking
 from ._permits import acquire
 from ._results import NOTHING_YET, check_wait
 from .context import Context
@@ -83,7 +84,9 @@ class StepScope:
     _order: dict[str, int] | None = None
     _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
     _pending: Row | None = None
+    _parking: Parking | None = None
     _permit: Permit | None = None
+    _permit_lock: asyncio.Lock | None = None
     _timeout: asyncio.Timeout | None = None
     _marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the last attempt
     _emitted_before = 0
@@ -125,7 +128,7 @@ class StepScope:
     def begin_attempt(self) -> None:
         """Start counting anew; a repeated call of the same order is then the same call."""
         if self._pending is not None:
-            self.write_record()  # of the attempt before
+            self.write_record(last=False)  # of the attempt before
         self.attempt += 1
         self.call.attempts += 1
         self._order = None
@@ -178,15 +181,22 @@ class StepScope:
     # --- limits ---
 
     async def acquire_limit(self) -> None:
-        """Wait for a permit of the step's shared limit; the time counts as queued."""
+        """Wait for a permit of the step's shared limit, one for all its branches; the time counts as queued."""
         limit = self.step.config.limit
         if limit is None:
             return
-        began = self.runner.now()
-        self._permit = await acquire(self.runner, limit)
-        waited = self.runner.now() - began
-        self.call.queued += waited
+        lock = self._permit_lock = self._permit_lock or asyncio.Lock()
+        async with lock:
+            if self._permit is not None or self.ended:
+                return
+            began = self.runner.now()
+            self._permit = await acquire(self.runner, limit)
+            waited = self.runner.now() - began
+        if self._parking is None:
+            self.call.queued += waited
         self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
+        if self.ended:  # a task that the step left behind asked for it
+            self.release_limit()
 
     def release_limit(self) -> None:
         """Give the permit back."""
@@ -235,29 +245,37 @@ class StepScope:
     async def _park(self, wait_id: int, event_type: type[Event], opened: float) -> st.Envelope:
         call, runner = self.call, self.runner
         outcome: Outcome = "cancelled"
-        remaining = self._pause_timeout()
+        if self._parking is None:
+            self._parking = Parking(call, self._timeout, opened)
+        parking = self._parking
+        parking.open += 1
+        ready: float | None = None
         self.release_limit()
         envelope: st.Envelope | None = None
         try:
             envelope = await self._parked_on(wait_id)
             outcome = "timeout" if envelope is None else "success"
             ready = self.execution.ready_at
-            call.waiting += ready - opened
-            call.queued += max(0.0, runner.now() - ready)
             await self.acquire_limit()
         except asyncio.CancelledError:
             if not runner.is_over:
                 runner.apply(st.AbandonWait(wait_id))
-            call.waiting += runner.now() - opened
             if call.cancel_reason == "suspended":
                 outcome = "suspended"
             raise
         finally:
-            self._continue_timeout(remaining)
+            parking.open -= 1
+            if not parking.open:
+                self._end_parking(parking, ready)
             self._notice_wait_end(wait_id, event_type, outcome, opened, envelope)
         if envelope is None:
             raise TimeoutError(_NO_ANSWER.format(event_type.__name__))
         return envelope
+
+    def _end_parking(self, parking: Parking, ready: float | None = None) -> None:
+        if parking is self._parking:  # not of an attempt before, left behind
+            self._parking = None
+            parking.end(self.runner.now(), ready)
 
     def _notice_wait_end(
         self, wait_id: int, event_type: type[Event], outcome: Outcome, opened: float, envelope: st.Envelope | None
@@ -294,18 +312,6 @@ class StepScope:
         """Cancel the waits of tasks that the step left behind: the reducer has closed them, so nobody answers."""
         for future in tuple((self._parked or {}).values()):
             future.cancel()
-
-    def _pause_timeout(self) -> float | None:
-        timeout = self._timeout
-        when = timeout.when() if timeout is not None else None
-        if timeout is None or when is None:
-            return None
-        timeout.reschedule(None)
-        return when - self.runner.loop.time()
-
-    def _continue_timeout(self, remaining: float | None) -> None:
-        if self._timeout is not None and remaining is not None:
-            self._timeout.reschedule(self.runner.loop.time() + remaining)
 
     # --- the memo ---
 
@@ -373,6 +379,8 @@ class StepScope:
         """Take down the attempt that just ended; `write_record` makes its record when its events are known."""
         call = self.call
         ended = self.runner.now()
+        if self._parking is not None:  # its code went on without the answer
+            self._end_parking(self._parking)
         if ended - started > _watchdog.BLOCKED_AFTER:
             _watchdog.settle(self)
         queued, backoff, waiting, blocked = self._marks
@@ -395,8 +403,8 @@ class StepScope:
         held_back = self.runner.settings.stepwise
         return st.Complete(call.execution, events, at, call._outgoing, call.span_context, stream, silent, held_back)
 
-    def write_record(self) -> None:
-        """Write the record of the last attempt: all that will be left of it. See `records.Row` for its form."""
+    def write_record(self, *, last: bool = True) -> None:
+        """Write the record of the latest attempt: all that will be left of it. See `records.Row` for its form."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -415,7 +423,9 @@ class StepScope:
                 len(emitted),
                 *(emitted[0] if len(emitted) == 1 else _flat(emitted)),
                 *_flat(measured),
-            )
+            ),
+            call,
+            last=last,
         )
 
 

@@ -54,7 +54,8 @@ def send_now(runner: Runner, event: Event, target: str | None, scope: StepScope 
             runner.apply(st.SendOn(returned.id, runner.now(), target))
             return
         source = (None, None) if scope is None else (scope.execution.id, scope.call.step)
-        runner.apply(st.Send(event, runner.now(), source[0], source[1], target))
+        sender = runner.call.sender
+        runner.apply(st.Send(event, runner.now(), source[0], source[1], target, None, None if sender is None else sender()))
         return
     scope.sent_calls += 1
     if scope.sent_calls <= scope.execution.replayed:

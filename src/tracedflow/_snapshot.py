@@ -35,7 +35,7 @@ _MOST = 1_000_000  # members of a list that the data may ask for in one word
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)  # what damaged data leads to
 _FAILURES = {"last_error", "error"}  # fields with what a step raised: saved as type and message, whatever the serializer can do
 _ERROR: TypeAdapter[Exception] = TypeAdapter(SerializableException)
-_NOT_SAVED = {"span_context"}  # means something in its own process only
+_NOT_SAVED = {"span_context", "waits_by", "counted"}  # means something in its own process only, or follows from the rest
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
@@ -67,6 +67,8 @@ def load_state(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]
     if not isinstance(state, st.RunState):
         raise ContextSerdeError("the saved run has no state in it")
     state.drops = deque(state.drops, maxlen=st.DROPS_KEPT)
+    for wait in tuple(state.waits.values()):
+        state.add_wait(wait)
     return state
 
 
@@ -84,6 +86,8 @@ class SavedRun:
     state: st.RunState
     completed: st.Complete | None = None
     early: list[tuple[Event, str | None]] = field(default_factory=list[tuple[Event, str | None]])
+    carrier: dict[str, str] = field(default_factory=dict[str, str])  # of the layers; see `RunCall`
+    saved_at: float | None = None  # run clock
 
     @classmethod
     def of(cls, runner: Runner, completed: st.Complete | None = None) -> SavedRun | None:
@@ -94,7 +98,10 @@ class SavedRun:
         if not runner.has_begun and runner.resumes is not None:
             completed = runner.resumes.completed
         early = [] if runner.has_begun else runner.sent_early
-        return cls(run_id=call.run_id, start_event=call.start_event, segment=call.segment, state=state, completed=completed, early=early)
+        return cls(
+            run_id=call.run_id, start_event=call.start_event, segment=call.segment, state=state, completed=completed, early=early,
+            carrier=dict(call.carrier), saved_at=runner.now(),
+        )  # fmt: skip
 
     @property
     def has_begun(self) -> bool:
@@ -110,6 +117,8 @@ class SavedRun:
             "snapshot": dump_state(self.state, save),
             "completed": None if self.completed is None else dump_input(self.completed, save),
             "early": [[save(event, f"early[{at}]"), target] for at, (event, target) in enumerate(self.early)],
+            "carrier": self.carrier,
+            "saved_at": self.saved_at,
         }
 
     @classmethod
@@ -140,6 +149,8 @@ class SavedRun:
             "state": load_state(data["snapshot"], load, types),
             "completed": None if done is None else load_input(done, load, types),
             "early": [(load(text, f"early[{at}]"), target) for at, (text, target) in enumerate(data.get("early", []))],
+            "carrier": data.get("carrier", {}),
+            "saved_at": data.get("saved_at"),
         }
         check_fields(cls, values, "run")
         return cls(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import types
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import (
@@ -152,6 +153,7 @@ def step(func: FunctionT | None = None, /, **options: Any) -> FunctionT | Callab
     Raises:
         WorkflowValidationError: the signature is not one of a step, or an option has a wrong value.
     """
+    _drop_old_options(options)
     _check_option_names(options)
     namespace = _names_around(2)
 
@@ -246,6 +248,12 @@ def config_of(fn: object) -> StepConfig | None:
     """Return the configuration that `@step` attached to a function, or None."""
     found = getattr(fn, "_step_config", None)
     return found if isinstance(found, StepConfig) else None
+
+
+def _drop_old_options(options: dict[str, Any]) -> None:
+    if options.pop("pass_context", None) is not None:
+        text = "@step(pass_context=) has no effect: a parameter annotated with Context gets it, under any name; leave it out"
+        warnings.warn(text, DeprecationWarning, stacklevel=3)
 
 
 def _check_option_names(options: Mapping[str, Any]) -> None:

@@ -12,12 +12,12 @@ TracedflowError
 │   ├── QueueFullError                 more events are queued than Workflow(max_queued=) allows
 │   ├── LimitError                     a permit that can never be granted
 │   ├── StreamOffsetError              events asked for are no longer kept
+│   ├── WorkflowStepDoesNotExistError  a step name that the workflow does not have
 │   └── DrainingError                  the process takes no new runs
 ├── WorkflowTimeoutError               the run exceeded its timeout
 │   └── WorkflowStalledError           the run can never finish, and says why
 ├── WorkflowCancelledByUser            the run was cancelled
 ├── WorkflowDone                       the run is over
-├── WorkflowStepDoesNotExistError      a step name that the workflow does not have
 ├── ContextStateError                  a Context was used where it cannot be
 └── ContextSerdeError                  a Context could not be saved or loaded
 ```
@@ -102,7 +102,7 @@ class WorkflowDone(TracedflowError):  # noqa: N818 - the name is part of the pub
     """The run is over; nothing can be sent to it or asked of it any more."""
 
 
-class WorkflowStepDoesNotExistError(TracedflowError):
+class WorkflowStepDoesNotExistError(WorkflowRuntimeError):
     """A step was named that the workflow does not have; the message lists those it has."""
 
 

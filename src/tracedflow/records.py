@@ -5,12 +5,18 @@ Records carry ids, types and times, never payloads; everything that is shown is 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from ._factories import made
+
+if TYPE_CHECKING:
+    from .middleware import StepCall
+
+_log = logging.getLogger("tracedflow")
 
 Outcome: TypeAlias = Literal["success", "error", "timeout", "cancelled", "suspended", "skipped", "stalled", "collecting"]
 """How a run, a step execution or an attempt ended.
@@ -56,6 +62,9 @@ Row: TypeAlias = tuple[str | int | float | None, ...]
 """An attempt as one flat tuple: the scalar fields, then the count of inputs and (id, type, cause) of each, the count of
 events out and (id, type) of each, then (name, value, unit) of each measurement."""
 
+Listener: TypeAlias = "Callable[[Row, StepCall, bool], None]"
+"""Hears of each attempt of a run as it is recorded: the row, the call, and whether the execution is over."""
+
 _SCALARS = (
     "step", "execution", "attempt", "enqueued_at", "started_at", "ended_at", "queued", "running", "backoff", "waiting",
     "blocked", "outcome", "error", "trace_id", "span_id",
@@ -69,22 +78,33 @@ class RecordLog(Sequence[AttemptRecord]):
     tuples for each, a chain of 10,000 steps took a third longer.
     """
 
-    __slots__ = ("_rows", "_run_id", "_workflow", "report")
+    __slots__ = ("_rows", "_run_id", "_workflow", "listeners", "report")
 
     def __init__(self, run_id: str, workflow: str, kept: int | None) -> None:
         self._run_id = run_id
         self._workflow = workflow
         self._rows: deque[Row] = deque(maxlen=kept)
         self.report: RunReport | None = None  # None while the run is live
+        self.listeners: tuple[Listener, ...] = ()
 
     @property
     def run_id(self) -> str:
         """The run that these are of."""
         return self._run_id
 
-    def append(self, row: Row) -> None:
-        """Add one attempt."""
+    def append(self, row: Row, call: StepCall, *, last: bool) -> None:
+        """Add one attempt of the execution `call`; `last`: there will be no further one."""
         self._rows.append(row)
+        if self.listeners:
+            self._tell(row, call, last)
+
+    def _tell(self, row: Row, call: StepCall, last: bool) -> None:
+        for listen in self.listeners:
+            try:
+                listen(row, call, last)
+            except Exception:  # noqa: BLE001 - what listens only shows: a bug in it must not reach the run
+                self.listeners = tuple(each for each in self.listeners if each is not listen)
+                _log.exception("%r raised on a record of run %s, and hears no more of it", listen, self._run_id)
 
     def close(self, state: str, age: float, report: RunReport | None) -> None:
         """Take the last word on the run, which is over after `age` seconds: a whole report if there is one, for what outlives the run."""
@@ -94,7 +114,7 @@ class RecordLog(Sequence[AttemptRecord]):
         return len(self._rows)
 
     def __iter__(self) -> Iterator[AttemptRecord]:
-        return (self._made(row) for row in tuple(self._rows))
+        return (self.made(row) for row in tuple(self._rows))
 
     @overload
     def __getitem__(self, index: int, /) -> AttemptRecord: ...
@@ -102,10 +122,11 @@ class RecordLog(Sequence[AttemptRecord]):
     def __getitem__(self, index: slice, /) -> list[AttemptRecord]: ...
     def __getitem__(self, index: int | slice, /) -> AttemptRecord | list[AttemptRecord]:
         if isinstance(index, slice):
-            return [self._made(row) for row in tuple(self._rows)[index]]
-        return self._made(self._rows[index])
+            return [self.made(row) for row in tuple(self._rows)[index]]
+        return self.made(self._rows[index])
 
-    def _made(self, row: Row) -> AttemptRecord:
+    def made(self, row: Row) -> AttemptRecord:
+        """Return the record that a row stands for."""
         scalars: dict[str, Any] = dict(zip(_SCALARS, row, strict=False))
         rest: list[Any] = list(row[len(_SCALARS) :])
         inputs = _take(rest, 3)

@@ -20,6 +20,7 @@ from ._checks import check_count, check_one_of, check_seconds, check_skipped
 from ._config import check_layer, layers_for
 from ._dispatch import Dispatcher
 from ._graph import Graph
+from ._naming import name_of
 from ._notebook import Drawn
 from ._owner import ResourceOwner
 from ._persistence import Persistent
@@ -258,7 +259,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
             return self._name
         if self._is_bare and getattr(self, "_instance_steps", None):
             return next(iter(self._instance_steps.values())).__module__
-        return type(self).__qualname__
+        return name_of(type(self))
 
     @property
     def start_event_class(self) -> type[StartEvent]:
@@ -325,10 +326,12 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
             timeout=timeout,
             can_wait=graph.can_wait,
             parent_run_id=parent.runner.run_id if parent else None,
-            spawned_by=outer.call.span_context if outer is not None and parent is None and options.parent is FROM_STEP else None,
+            spawned_by=outer.call.span_context if outer is not None and parent is None else None,
             tags=options.tags,
             conversation_id=options.conversation_id,
             headers=options.headers,
+            carrier={} if saved is None else saved.carrier,
+            left_at=None if saved is None else saved.saved_at,
         )
         settings = RunSettings(
             timeout=timeout,

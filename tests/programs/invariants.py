@@ -14,8 +14,8 @@ Handler = WorkflowHandler[Any]
 _ENDS = ("success", "skipped", "collecting")
 
 
-def check(handler: Handler, *, workers: Mapping[str, int] | None = None, limits: Iterable[Limit] = ()) -> None:
-    """Assert it all. `workers`: num_workers of steps where it is not 4."""
+def check(handler: Handler, *, workers: Mapping[str, int] | None = None, limits: Iterable[Limit] = (), resumed: bool = False) -> None:
+    """Assert it all. `workers`: num_workers of steps where it is not 4. `resumed`: what backed off starts when its time has come."""
     assert handler.done()
     records = handler.record
     _every_event_has_its_fate(handler)
@@ -24,7 +24,8 @@ def check(handler: Handler, *, workers: Mapping[str, int] | None = None, limits:
         _attempts_are_whole(list(found))
     for step, found in groupby(sorted(records, key=lambda r: (r.step, r.execution)), key=lambda r: r.step):
         attempts = list(found)
-        _starts_keep_the_order_sent(attempts)
+        if not resumed:
+            _starts_keep_the_order_sent(attempts)
         _slots_are_kept(attempts, (workers or {}).get(step, 4))
     for limit in limits:
         assert (limit.in_use, limit.waiting) == (0, 0)

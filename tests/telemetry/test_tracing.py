@@ -519,7 +519,7 @@ def test_without_a_provider_no_span_is_made_but_the_callers_trace_goes_on() -> N
     hand.go()
     assert seen == [0x00F067AA0BA902B7]
     assert hand.step.trace_id == REMOTE["traceparent"].split("-")[1]
-    assert hand.step.outgoing == {}
+    assert hand.step.outgoing == REMOTE
 
 
 def test_without_a_provider_and_without_a_caller_there_is_no_identity() -> None:
@@ -527,6 +527,7 @@ def test_without_a_provider_and_without_a_caller_there_is_no_identity() -> None:
     hand.go()
     assert hand.run.trace_id is None
     assert hand.step.span_context is None
+    assert hand.step.outgoing == {}
 
 
 def test_nothing_of_a_run_stays_on_the_layer(spans: Spans) -> None:

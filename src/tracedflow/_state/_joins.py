@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from ..events import Event
 from ._commands import Command, Joined, Joining
@@ -43,10 +43,15 @@ def _envelope_of(execution: Execution, event: Event) -> Envelope:
 
 def _full_set(buffer: Buffer) -> list[Envelope] | None:
     """Take one full set out of the buffer, in expected order; None if it is not there."""
-    need: dict[type[Event], int] = {}
-    for kind in buffer.expected:
-        need[kind] = need.get(kind, 0) + 1
-    if any(len(buffer.items.get(kind, ())) < count for kind, count in need.items()):
+    if any(len(buffer.items.get(kind, ())) < count for kind, count in _counts(buffer).items()):
         return None
     buffer.size -= len(buffer.expected)
     return [buffer.items[kind].popleft() for kind in buffer.expected]
+
+
+def _counts(buffer: Buffer) -> dict[type[Event], int]:
+    """Return how many of each class are expected, counted anew only when that changes: a surplus asks for every event."""
+    expected = tuple(buffer.expected)
+    if buffer.counted is None or buffer.counted[0] != expected:
+        buffer.counted = (expected, dict(Counter(expected)))
+    return buffer.counted[1]

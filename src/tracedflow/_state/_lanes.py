@@ -29,7 +29,9 @@ def pump(state: RunState, lane: Lane, out: list[Command]) -> None:
     """Give free slots to parked executions that may go on, then to queued ones, in order."""
     while lane.resuming and lane.in_use < lane.slots:
         execution_id, parked_on, answer = lane.resuming.popleft()
-        resume(lane, state.executions[execution_id], parked_on, answer, out)
+        execution = state.executions[execution_id]
+        execution.resuming -= 1
+        resume(lane, execution, parked_on, answer, out)
     while lane.ready and lane.in_use < lane.slots:
         execution = state.executions[lane.ready.popleft()]
         state.queued -= 1
@@ -72,6 +74,7 @@ def wake(state: RunState, execution: Execution, parked_on: int, answer: Envelope
         resume(lane, execution, parked_on, answer, out)
         return
     lane.resuming.append((execution.id, parked_on, answer))
+    execution.resuming += 1
     pump(state, lane, out)
 
 

@@ -84,6 +84,7 @@ class Execution:
     memo: dict[str, Any] | None = None  # answers already given, by call order or given id
     sends: int = 0  # sends and stream writes accepted in this life
     replayed: int = 0  # those of the life before a resume, which are not repeated
+    resuming: int = 0  # how often it is in its lane's `resuming`, at most
 
     def remember(self, key: str, answer: Any) -> None:
         """Keep an answer for a repeated call."""
@@ -111,6 +112,11 @@ class Wait:
         fits = isinstance(event, self.event_type) if self.subclasses else type(event) is self.event_type
         return fits and all(value_of(event, name) == wanted for name, wanted in self.requirements.items())
 
+    @property
+    def groups(self) -> tuple[object, object]:
+        """What it is looked for by: its execution, and the class that it waits for, or None if subclasses do too."""
+        return self.execution, None if self.subclasses else self.event_type
+
 
 @dataclass(slots=True, eq=False)
 class Lane:
@@ -129,6 +135,7 @@ class Buffer:
     expected: Sequence[type[Event]]
     items: dict[type[Event], deque[Envelope]] = field(default_factory=dict[type[Event], deque[Envelope]])
     size: int = 0
+    counted: tuple[tuple[type[Event], ...], dict[type[Event], int]] | None = None  # `expected`, and how many of each; made when asked for
 
 
 @dataclass(slots=True, eq=False)
@@ -179,6 +186,7 @@ class RunState:
     seq: int = 0
     executions: dict[int, Execution] = field(default_factory=dict[int, Execution])
     waits: dict[int, Wait] = field(default_factory=dict[int, Wait])
+    waits_by: dict[object, dict[int, Wait]] = field(default_factory=dict[object, dict[int, Wait]])  # the same ones by `Wait.groups`
     backoffs: dict[int, int] = field(default_factory=dict[int, int])  # timer -> execution
     buffers: dict[tuple[str, str], Buffer] = field(default_factory=dict[tuple[str, str], Buffer])
     streams: dict[int, Stream] = field(default_factory=dict[int, Stream])
@@ -198,6 +206,27 @@ class RunState:
         """Return the next number of the run's one sequence."""
         self.seq += 1
         return self.seq
+
+    def add_wait(self, wait: Wait) -> None:
+        """Keep an open wait."""
+        self.waits[wait.id] = wait
+        for group in wait.groups:
+            self.waits_by.setdefault(group, {})[wait.id] = wait
+
+    def drop_wait(self, number: int) -> Wait | None:
+        """Forget a wait; return it, or None if it is not open."""
+        wait = self.waits.pop(number, None)
+        if wait is not None:
+            for group in wait.groups:
+                found = self.waits_by[group]
+                del found[number]
+                if not found:
+                    del self.waits_by[group]
+        return wait
+
+    def waits_of(self, group: object) -> tuple[Wait, ...]:
+        """Return the open waits of an execution, or for a class of events, oldest first."""
+        return tuple(self.waits_by.get(group, {}).values())
 
     def tally(self, kind: type[Event]) -> Tally:
         """Return the tally of one event type."""

@@ -263,7 +263,7 @@ def _forget_timeouts(execution: Execution) -> None:
 
 
 def _fire(state: RunState, fired: Fire, out: list[Command]) -> None:
-    wait = state.waits.pop(fired.timer, None)
+    wait = state.drop_wait(fired.timer)
     if wait is not None:
         if wait.waiter_id is None:  # one that has an id may be asked again under it
             state.executions[wait.execution].remember(wait.key, None)
@@ -325,6 +325,7 @@ def _restart(state: RunState, restarted: Restart, routes: Routes, out: list[Comm
     if is_over(state):
         return
     state.waits.clear()
+    state.waits_by.clear()
     state.backoffs.clear()
     for lane in state.lanes.values():
         lane.in_use = 0

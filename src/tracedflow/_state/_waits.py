@@ -34,7 +34,7 @@ def open_wait(state: RunState, asked: OpenWait, out: list[Command]) -> None:
         if state.questions and isinstance(early.event, HumanResponseEvent):
             state.questions -= 1
         return
-    state.waits[wait.id] = wait
+    state.add_wait(wait)
     if asked.timeout is not None:
         out.append(SetTimer(wait.id, asked.timeout))
     park(state, execution, "parked", out)
@@ -69,14 +69,19 @@ def _early_answer(state: RunState, wait: Wait, *, after: int) -> Envelope | None
 
 def matching_wait(state: RunState, event: Event) -> Wait | None:
     """Return the oldest wait that an event answers."""
-    return next((wait for wait in state.waits.values() if wait.wants(event)), None)
+    found = (_first(state.waits_by.get(group, {}), event) for group in (type(event), None))
+    return min((wait for wait in found if wait is not None), key=lambda wait: wait.id, default=None)
+
+
+def _first(waits: dict[int, Wait], event: Event) -> Wait | None:
+    return next((wait for wait in waits.values() if wait.wants(event)), None)
 
 
 def answer(state: RunState, wait: Wait, envelope: Envelope, out: list[Command]) -> None:
     """Let the step that waits go on with an event."""
     execution = state.executions[wait.execution]
     take(state, envelope)
-    del state.waits[wait.id]
+    state.drop_wait(wait.id)
     if wait.deadline is not None:
         out.append(CancelTimer(wait.id))
     execution.remember(wait.key, envelope.event)
@@ -85,7 +90,7 @@ def answer(state: RunState, wait: Wait, envelope: Envelope, out: list[Command]) 
 
 def abandon_wait(state: RunState, abandoned: AbandonWait, out: list[Command]) -> None:
     """Forget a wait whose step goes on without an answer."""
-    wait = state.waits.pop(abandoned.wait, None)
+    wait = state.drop_wait(abandoned.wait)
     if wait is None:
         execution = _unresumed(state, abandoned.wait)
     else:
@@ -102,16 +107,20 @@ def _unresumed(state: RunState, wait: int) -> Execution | None:
         for resuming in lane.resuming:
             if resuming[1] == wait:
                 lane.resuming.remove(resuming)
-                return state.executions.get(resuming[0])
+                execution = state.executions.get(resuming[0])
+                if execution is not None:
+                    execution.resuming -= 1
+                return execution
     return None
 
 
 def close_waits(state: RunState, execution: Execution, out: list[Command]) -> None:
     """Forget the waits of an execution that ended or tries again, and those that are over and wait for a slot."""
-    lane = state.lanes[execution.step]
-    if lane.resuming:
+    if execution.resuming:  # else it is in none: looking through all of them for each that ends would cost n²
+        lane = state.lanes[execution.step]
         lane.resuming = deque(resuming for resuming in lane.resuming if resuming[0] != execution.id)
-    for wait in [wait for wait in state.waits.values() if wait.execution == execution.id]:
-        del state.waits[wait.id]
+        execution.resuming = 0
+    for wait in state.waits_of(execution.id):
+        state.drop_wait(wait.id)
         if wait.deadline is not None:
             out.append(CancelTimer(wait.id))

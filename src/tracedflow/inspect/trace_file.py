@@ -203,7 +203,7 @@ class _Sorter:
         for span in ordered:
             if span.kind == _STEP and span.span_id not in self._executions:
                 taken += 1
-                self._executions[span.span_id] = int(span.facts.get(names.STEP_EXECUTION, taken))
+                self._executions[span.span_id] = taken
 
     def _run_of_record(self, record: AttemptRecord) -> RecordedRun:
         span = self._spans.get(record.span_id or "")
@@ -226,9 +226,11 @@ class _Sorter:
 
     def _run_at(self, run_id: str, at: float) -> RecordedRun | None:
         """Return the run of this id that had begun at a time: ids may be used again."""
-        of_id = [run for run in self.runs if run.run_id == run_id]
-        begun = [run for run in of_id if run.started <= at]
-        return (begun or of_id or [None])[-1]
+        found: RecordedRun | None = None
+        for run in self.runs:
+            if run.run_id == run_id and (found is None or run.started <= at):
+                found = run
+        return found
 
     def _add_span(self, span: _Span, recorded: set[str]) -> None:
         run = self._run_of(span)

@@ -32,7 +32,9 @@ class Cause:
 class RunCall:
     """One run, or one segment of a resumed run. Treat the fields as read-only, except where said.
 
-    `headers` came with the caller. A tracing layer sets `span_context`, `trace_id` and `span_id`.
+    `headers` came with the caller. A tracing layer sets `span_context`, `trace_id` and `span_id`, leaves in `carrier` what
+    a later segment needs of this one's trace (it is saved with the run), and sets `sender`, which gives the span context
+    of the code that calls it: the cause of an event that comes from outside.
     """
 
     workflow: str
@@ -48,6 +50,9 @@ class RunCall:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     conversation_id: str | None = None
     headers: Mapping[str, str] | None = None
+    carrier: Mapping[str, str] = field(default_factory=dict[str, str])
+    left_at: float | None = None  # run clock; when the segment before was saved
+    sender: Callable[[], object | None] | None = None
     span_context: object | None = None
     trace_id: str | None = None
     span_id: str | None = None

@@ -27,7 +27,6 @@ RUN_SEGMENT = "tracedflow.run.segment"
 RUN_STATE = "tracedflow.run.state"
 PARENT_RUN_ID = "tracedflow.parent_run.id"
 STEP_NAME = "tracedflow.step.name"
-STEP_EXECUTION = "tracedflow.step.execution"
 STEP_ATTEMPT = "tracedflow.step.attempt"
 STEP_ATTEMPTS = "tracedflow.step.attempts"
 STEP_MAX_ATTEMPTS = "tracedflow.step.max_attempts"
@@ -60,6 +59,13 @@ GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id"
 INVOKE_WORKFLOW = "invoke_workflow"
 CONVENTIONAL_ATTRIBUTES = (ERROR_TYPE, CODE_FUNCTION_NAME, GEN_AI_OPERATION_NAME, GEN_AI_WORKFLOW_NAME, GEN_AI_CONVERSATION_ID)
 
+# From OpenInference, on request: without a kind its viewers show ours as unknown.
+OPENINFERENCE_KIND = "openinference.span.kind"
+OPENINFERENCE_CHAIN = "CHAIN"
+OPENINFERENCE_INPUT = "input.value"
+OPENINFERENCE_OUTPUT = "output.value"
+OPENINFERENCE_ATTRIBUTES = (OPENINFERENCE_KIND, OPENINFERENCE_INPUT, OPENINFERENCE_OUTPUT)
+
 # Values of `LINK_TYPE`, and how many links a span may have.
 TRIGGERED_BY = "triggered_by"
 COLLECTED = "collected"
@@ -89,7 +95,7 @@ Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric as Prometheus sees it. `buckets` are upper bounds in seconds."""
+    """A metric as Prometheus sees it; `otel` is its name in OpenTelemetry. `buckets` are upper bounds in seconds."""
 
     name: str
     kind: Kind
@@ -97,6 +103,18 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     exemplars: bool = False
+
+    @property
+    def otel(self) -> str:
+        """Its name in OpenTelemetry: namespaces with dots, singular, neither unit nor `_total`."""
+        scope, _, rest = self.name.removesuffix("_total").removesuffix("_seconds").removeprefix("tracedflow_").partition("_")
+        scope = scope.removesuffix("s") if scope in ("runs", "steps") else scope
+        return ".".join(part for part in ("tracedflow", scope, rest) if part)
+
+    @property
+    def unit(self) -> str:
+        """Its unit, in the form of UCUM."""
+        return "s" if "_seconds" in self.name else "1"
 
 
 OTHER = "_other"
@@ -181,6 +199,9 @@ METRICS = (
     + (STEP_RETRIES, STEP_TIMEOUTS, STEPS_ACTIVE, STEP_CONCURRENCY_LIMIT, EVENTS, QUEUE_DEPTH, WAIT_DURATION, LOOP_BLOCKED)
     + (MEASUREMENTS, LIMIT_WAIT, MIDDLEWARE_ERRORS, BUILD_INFO)
 )
+
+# Labels that have another name as attributes of OpenTelemetry metrics: that of the spans.
+OTEL_LABELS = {"workflow": WORKFLOW_NAME, "step": STEP_NAME, "outcome": OUTCOME, "event_type": EVENT_TYPE, "error_type": ERROR_TYPE}
 
 # Values of the label `action`.
 EMITTED_ACTION = "emitted"

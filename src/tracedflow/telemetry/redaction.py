@@ -7,9 +7,10 @@ not. Knows nothing of spans, logs or the console.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -17,12 +18,34 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from ..outcomes import error_type
 
+_log = logging.getLogger("tracedflow.telemetry")
+
 MASK = "***"
 SHORTEST = 6  # characters: shorter values are words like "yes" and would mask the text itself
 _MOST_VALUES = 10_000  # strings looked at in one event: an error path may not walk a whole data set
 _FRAGMENT = 16  # characters: libraries shorten long values in the middle, so heads and tails are looked for too
 _DESCRIPTION = 256  # characters
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
+
+
+_own: Callable[[str], str] | None = None
+
+
+def use_redactor(own: Callable[[str], str] | None) -> None:
+    """Let a function of the application's own see every text last, before it leaves; None: no function."""
+    global _own
+    _own = own
+
+
+def redacted(text: str) -> str:
+    """Return what the application's own redactor makes of a text. One that raises lets nothing through."""
+    if _own is None:
+        return text
+    try:
+        return str(_own(text))
+    except Exception as error:  # noqa: BLE001 - its message is not logged: it may quote the text
+        _log.error("the redactor %r raised %s; the text it was given is left out", _own, type(error).__name__)
+        return MASK
 
 
 def captures_text() -> bool:
@@ -41,7 +64,7 @@ def mask(text: str, sources: Iterable[object]) -> str:
             text = text.replace(value, MASK)
         if len(value) > 2 * _FRAGMENT:
             text = _mask_ends(text, value)
-    return text
+    return redacted(text)
 
 
 def describe(error: BaseException, sources: Iterable[object]) -> str:

@@ -1,0 +1,288 @@
+"""All metrics of one sink. Attempts are taken down as they come, and summed when somebody looks: that halves their cost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+from opentelemetry.trace import SpanContext
+
+from ... import _live
+from ...outcomes import FAILURES
+from .. import names
+from ._sinks import Count, Labels, Level, Sink, Timer
+
+if TYPE_CHECKING:
+    from ...clock import Clock
+    from ...middleware import RunCall, StepCall
+    from ...records import Outcome, Row
+
+_log = logging.getLogger("tracedflow.metrics")
+
+EXEMPLAR_EVERY = 1.0  # seconds: a backend keeps few
+_SAMPLED = 1  # the bit of the trace flags
+_PENDING = 256  # attempts of a step that are taken down before they are summed
+_ENDED, _OUTCOME, _ERROR, _INPUTS, _FIRST_TYPE = 5, 11, 12, 15, 17  # places in a `records.Row`
+
+ChildT = TypeVar("ChildT")
+Entry: TypeAlias = "tuple[Row, bool, float, float, SpanContext | None]"  # row, last, seconds, queued, exemplar
+
+
+class Family(Generic[ChildT]):
+    """A metric with its bound children. Past the cap, every new label set counts as `_other`."""
+
+    __slots__ = ("_bind", "_children", "_lock", "_warned", "spec")
+
+    def __init__(self, spec: names.Metric, bind: Callable[[Labels], ChildT]) -> None:
+        self.spec = spec
+        self._bind = bind
+        self._children: dict[Labels, ChildT] = {}
+        self._lock = threading.Lock()
+        self._warned = False
+
+    def __call__(self, *labels: str) -> ChildT:
+        """Return the child of these labels."""
+        found = self._children.get(labels)
+        return found if found is not None else self._add(labels)
+
+    def _add(self, labels: Labels) -> ChildT:
+        with self._lock:
+            if len(self._children) >= names.MAX_LABEL_SETS:
+                labels = self._overflow()
+            if labels not in self._children:
+                self._children[labels] = self._bind(labels)
+            return self._children[labels]
+
+    def _overflow(self) -> Labels:
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "metric %s has %d label sets; further ones count as %r. Are there names made from data, such as a run id?",
+                self.spec.name,
+                names.MAX_LABEL_SETS,
+                names.OTHER,
+            )
+        return (names.OTHER,) * len(self.spec.labels)
+
+
+def sampled_context(call: RunCall | StepCall) -> SpanContext | None:
+    """Return the span of a call, if a backend will have it."""
+    context = call.span_context
+    return context if isinstance(context, SpanContext) and context.trace_flags & _SAMPLED else None
+
+
+class StepTally:
+    """The attempts of one step that are taken down and not summed yet."""
+
+    __slots__ = ("entries", "labels", "marked")
+
+    def __init__(self, labels: tuple[str, str]) -> None:
+        self.labels = labels
+        self.entries: deque[Entry] = deque()  # appended by loops, emptied by whoever looks: both are safe with threads
+        self.marked: dict[object, float] = {}  # outcome -> when it had its last exemplar
+
+    def take(self, row: Row, call: StepCall, last: bool) -> None:
+        """Take down an attempt."""
+        ended: float = row[_ENDED]  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        exemplar = None
+        if last and call.span_context is not None and ended - self.marked.get(row[_OUTCOME], 0.0) >= EXEMPLAR_EVERY:
+            exemplar = sampled_context(call)
+            if exemplar is not None:
+                self.marked[row[_OUTCOME]] = ended
+        self.entries.append((row, last, ended - call.started_at, call.queued, exemplar))
+
+
+@dataclass(slots=True, eq=False)
+class LiveRun:
+    """A run that is watched; `sent` says how many events of each type it sent, and `counted` how many of them are in the metrics."""
+
+    call: RunCall
+    clock: Clock
+    sent: Callable[[], Iterable[tuple[str, int]]]
+    counted: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class Families:
+    """All metrics of one sink, what is taken down for them, and the live runs that a scrape looks at."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._eager = sink.eager
+        self.runs = _family(names.RUNS, sink.counter)
+        self.run_duration = _family(names.RUN_DURATION, sink.histogram)
+        self.runs_active = _family(names.RUNS_ACTIVE, sink.gauge)
+        self.runs_stalled = _family(names.RUNS_STALLED, sink.counter)
+        self.step_attempts = _family(names.STEP_ATTEMPTS_TOTAL, sink.counter)
+        self.step_duration = _family(names.STEP_DURATION, sink.histogram)
+        self.step_queue_wait = _family(names.STEP_QUEUE_WAIT_SECONDS, sink.histogram)
+        self.step_retries = _family(names.STEP_RETRIES, sink.counter)
+        self.step_timeouts = _family(names.STEP_TIMEOUTS, sink.counter)
+        self.concurrency_limit = _family(names.STEP_CONCURRENCY_LIMIT, sink.gauge)
+        self.events = _family(names.EVENTS, sink.counter)
+        self.wait_duration = _family(names.WAIT_DURATION, sink.histogram)
+        self.loop_blocked = _family(names.LOOP_BLOCKED, sink.counter)
+        self.measurements = _family(names.MEASUREMENTS, sink.counter)
+        self.limit_wait = _family(names.LIMIT_WAIT, sink.histogram)
+        self.middleware_errors = _family(names.MIDDLEWARE_ERRORS, sink.counter)
+        _family(names.BUILD_INFO, sink.gauge)(_version()).set(1)
+        self.live: dict[int, LiveRun] = {}
+        self._steps: dict[tuple[str, str], StepTally] = {}
+        self._adding, self._summing = threading.Lock(), threading.Lock()
+        self._marked: dict[Labels, float] = {}
+        self._seen: set[str] = set()  # workflows: one without a live run shows 0, so that its series does not end
+        at_scrape = ((names.RUN_OLDEST_AGE, self._ages), (names.QUEUE_DEPTH, self._depths), (names.STEPS_ACTIVE, self._active))
+        sink.at_scrape(self.settle, at_scrape)
+
+    # --- runs ---
+
+    def begin(self, run: LiveRun) -> None:
+        """Watch a run."""
+        run.counted.update(run.sent())  # a resumed run has sent some in an earlier life
+        self.live[id(run)] = run
+        self.runs_active(run.call.workflow, "running").inc()
+
+    def end(self, run: LiveRun, outcome: Outcome | None) -> None:
+        """Count a run that has ended; without an outcome it is only let go."""
+        self.runs_active(run.call.workflow, "running").dec()
+        self.live.pop(id(run), None)
+        with self._summing:
+            self._count_sent(run)
+        if outcome is None:
+            return
+        call, now = run.call, run.clock.now()
+        self.runs(call.workflow, outcome).inc()
+        key, exemplar = (call.workflow, outcome), None
+        if now - self._marked.get(key, 0.0) >= EXEMPLAR_EVERY and (exemplar := sampled_context(call)) is not None:
+            self._marked[key] = now
+        seconds = now - call.started_at
+        self.run_duration(*key).observe_all(() if exemplar else (seconds,), (seconds, exemplar) if exemplar else None)
+
+    # --- attempts ---
+
+    def take(self, row: Row, call: StepCall, last: bool) -> None:
+        """Take down an attempt; hears of every one."""
+        tally = self._steps.get((call.run.workflow, call.config.name)) or self._add_step(call)
+        tally.take(row, call, last)
+        if last and (call.limit_waits or call.measurements or call.collecting or call.collected):
+            self._count_details(call)
+        if self._eager or len(tally.entries) >= _PENDING:
+            with self._summing:
+                self._sum(tally)
+
+    def _add_step(self, call: StepCall) -> StepTally:
+        labels = (call.workflow, call.step)
+        with self._adding:
+            if len(self._steps) >= names.MAX_LABEL_SETS:
+                labels = (names.OTHER, names.OTHER)
+            if labels not in self._steps:
+                self.concurrency_limit(*labels).set(call.config.num_workers)
+                self._steps[labels] = StepTally(labels)
+            return self._steps[labels]
+
+    def _count_details(self, call: StepCall) -> None:
+        if call.collecting or call.collected:
+            self.events(call.workflow, call.event_type, names.COLLECTED_ACTION).inc()
+        for limit, seconds in call.limit_waits:
+            self.limit_wait(limit, call.workflow, call.step).observe_all((seconds,))
+        for name, value, _ in call.measurements:
+            if name in call.config.measures and value >= 0:  # a counter cannot fall; the record and the span have the value
+                self.measurements(call.workflow, call.step, name).inc(value)
+
+    def settle(self) -> None:
+        """Sum everything that is taken down."""
+        with self._summing:
+            for run in list(self.live.values()):
+                self._count_sent(run)
+            for tally in list(self._steps.values()):
+                self._sum(tally)
+
+    def _count_sent(self, run: LiveRun) -> None:
+        for kind, count in run.sent():
+            more = count - run.counted.get(kind, 0)
+            if more > 0:
+                run.counted[kind] = count
+                self.events(run.call.workflow, kind, names.EMITTED_ACTION).inc(more)
+
+    def _sum(self, tally: StepTally) -> None:
+        attempts: dict[tuple[str, str], int] = {}
+        seconds: dict[str, list[float]] = {}
+        queued: list[float] = []
+        dispatched: dict[str, int] = {}
+        while tally.entries:
+            row, last, duration, wait, exemplar = tally.entries.popleft()
+            outcome = str(row[_OUTCOME])
+            key = (outcome, str(row[_ERROR] or "") if outcome in FAILURES else "")
+            attempts[key] = attempts.get(key, 0) + 1
+            if not last:
+                continue
+            queued.append(wait)
+            for kind in (row[_FIRST_TYPE],) if row[_INPUTS] == 1 else _types(row):
+                dispatched[str(kind)] = dispatched.get(str(kind), 0) + 1
+            if exemplar is None:
+                seconds.setdefault(outcome, []).append(duration)
+            else:
+                self.step_duration(*tally.labels, outcome).observe_all((), (duration, exemplar))
+        if not attempts:
+            return
+        for key, count in attempts.items():
+            self.step_attempts(*tally.labels, *key).inc(count)
+        for outcome, values in seconds.items():
+            self.step_duration(*tally.labels, outcome).observe_all(values)
+        self.step_queue_wait(*tally.labels).observe_all(queued)
+        for kind, count in dispatched.items():
+            self.events(tally.labels[0], kind, names.DISPATCHED_ACTION).inc(count)
+
+    # --- at scrape ---
+
+    def _ages(self) -> dict[Labels, float]:
+        live = list(self.live.values())  # in one step: a scrape runs in a thread of its own
+        self._seen.update([run.call.workflow for run in live][: max(0, names.MAX_LABEL_SETS - len(self._seen))])
+        ages: dict[Labels, float] = {(workflow,): 0.0 for workflow in self._seen}
+        for run in live:
+            key = (run.call.workflow,) if (run.call.workflow,) in ages else (names.OTHER,)
+            ages[key] = max(ages.get(key, 0.0), run.clock.now() - run.call.started_at)
+        return ages
+
+    def _active(self) -> dict[Labels, float]:
+        active: dict[Labels, float] = {tally.labels: 0.0 for tally in list(self._steps.values())}
+        watched = {run.call.run_id for run in list(self.live.values())}
+        for runner in _live.live():
+            if runner.run_id in watched:
+                for scope in list(runner.scopes.values()):
+                    _add(active, (runner.call.workflow, scope.call.step), 1)
+        return active
+
+    def _depths(self) -> dict[Labels, float]:
+        sums: dict[Labels, float] = {}
+        for workflow, step, depth in _live.queue_depths():
+            _add(sums, (workflow, step), depth)
+        return sums
+
+
+def _family(spec: names.Metric, maker: Callable[[names.Metric], Callable[[Labels], ChildT]]) -> Family[ChildT]:
+    return Family(spec, maker(spec))
+
+
+def _types(row: Row) -> Iterable[object]:
+    count = int(row[_INPUTS] or 0)
+    return row[_FIRST_TYPE : _FIRST_TYPE + 3 * count : 3]
+
+
+def _add(sums: dict[Labels, float], key: Labels, amount: float) -> None:
+    if key not in sums and len(sums) >= names.MAX_LABEL_SETS:
+        key = (names.OTHER,) * len(key)
+    sums[key] = sums.get(key, 0.0) + amount
+
+
+def _version() -> str:
+    try:
+        return metadata.version("tracedflow")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+__all__ = ["Count", "Families", "Family", "Level", "LiveRun", "Timer"]

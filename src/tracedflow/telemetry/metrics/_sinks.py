@@ -1,0 +1,348 @@
+"""Where measurements go: `prometheus_client`, OpenTelemetry, or both. A sink makes bound children and knows no runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from opentelemetry import trace
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.trace import NonRecordingSpan, SpanContext
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from .. import names
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
+_log = logging.getLogger("tracedflow.metrics")
+
+Labels: TypeAlias = "tuple[str, ...]"
+AtScrape: TypeAlias = Callable[[], "dict[Labels, float]"]
+
+MULTIPROCESS = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+
+
+class Count(Protocol):
+    """A bound counter."""
+
+    def inc(self, amount: float = 1) -> None:
+        """Add to it."""
+        ...
+
+
+class Level(Protocol):
+    """A bound gauge."""
+
+    def inc(self, amount: float = 1) -> None:
+        """Add to it."""
+        ...
+
+    def dec(self, amount: float = 1) -> None:
+        """Take from it."""
+        ...
+
+    def set(self, value: float) -> None:
+        """Set it."""
+        ...
+
+
+class Timer(Protocol):
+    """A bound histogram."""
+
+    def observe_all(self, values: Sequence[float], exemplar: tuple[float, SpanContext] | None = None) -> None:
+        """Take observations in seconds; `exemplar` is one more, with the span that it came from."""
+        ...
+
+
+class Sink(Protocol):
+    """Makes metrics; each is a function from label values to a bound child."""
+
+    eager: bool  # measurements must not wait for a scrape: none may come to this process
+
+    def counter(self, spec: names.Metric) -> Callable[[Labels], Count]:
+        """Return the maker of the counters of a metric."""
+        ...
+
+    def gauge(self, spec: names.Metric) -> Callable[[Labels], Level]:
+        """Return the maker of the gauges of a metric."""
+        ...
+
+    def histogram(self, spec: names.Metric) -> Callable[[Labels], Timer]:
+        """Return the maker of the histograms of a metric."""
+        ...
+
+    def at_scrape(self, before: Callable[[], None], gauges: Sequence[tuple[names.Metric, AtScrape]]) -> None:
+        """Have `before` called ahead of each collection, and `gauges` computed in it."""
+        ...
+
+
+# --- prometheus_client ---
+
+
+class PrometheusSink:
+    """Metrics in a registry of `prometheus_client`. A metric whose name is taken goes nowhere, and that is said."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._before: list[Callable[[], None]] = []
+        self.eager = any(name in os.environ for name in MULTIPROCESS)
+
+    def counter(self, spec: names.Metric) -> Callable[[Labels], Count]:
+        """Return the maker of the counters of a metric."""
+        metric = self._made(_Counter, spec)
+        return lambda labels: metric.labels(*labels)
+
+    def gauge(self, spec: names.Metric) -> Callable[[Labels], Level]:
+        """Return the maker of the gauges of a metric; over several processes the live ones are summed."""
+        metric = self._made(_Gauge, spec, multiprocess_mode="livesum" if spec is not names.BUILD_INFO else "max")
+        return lambda labels: metric.labels(*labels) if labels else metric
+
+    def histogram(self, spec: names.Metric) -> Callable[[Labels], Timer]:
+        """Return the maker of the histograms of a metric."""
+        metric = self._made(_Histogram, spec, buckets=spec.buckets)
+        return lambda labels: _PrometheusTimer(metric.labels(*labels), spec.buckets)
+
+    def at_scrape(self, before: Callable[[], None], gauges: Sequence[tuple[names.Metric, AtScrape]]) -> None:
+        """Have `before` called ahead of each collection, and `gauges` computed in it."""
+        self._before.append(before)
+        try:
+            self._registry.register(_AtScrape(before, gauges))
+        except ValueError as error:
+            _say_clash(", ".join(spec.name for spec, _ in gauges), error)
+
+    def _made(self, kind: Any, spec: names.Metric, **options: Any) -> Any:
+        try:
+            metric = kind(spec.name, spec.help, spec.labels, registry=self._registry, **options)
+        except ValueError as error:
+            _say_clash(spec.name, error)
+            metric = kind(spec.name, spec.help, spec.labels, registry=None, **options)
+        metric.before = self._before
+        return metric
+
+
+def _say_clash(name: str, error: ValueError) -> None:
+    _log.error("metric %s is not exported: the registry has another one of that name (%s). Give tracedflow its own registry", name, error)
+
+
+class _Flushing:
+    """Brings what is pending into a metric before it is collected, whatever part of its registry is asked for."""
+
+    before: list[Callable[[], None]]
+
+    def collect(self) -> Iterable[Any]:
+        for flush in getattr(self, "before", ()):
+            flush()
+        return super().collect()  # type: ignore[misc,no-any-return]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
+
+
+class _Counter(_Flushing, Counter):
+    pass
+
+
+class _Gauge(_Flushing, Gauge):
+    pass
+
+
+class _Histogram(_Flushing, Histogram):
+    pass
+
+
+class _PrometheusTimer:
+    """A bound histogram that takes many observations at once: one by one they cost four times as much."""
+
+    __slots__ = ("_bounds", "_child", "_parts")
+
+    def __init__(self, child: Any, bounds: Sequence[float]) -> None:
+        self._child = child
+        self._bounds = bounds
+        parts = (getattr(child, "_sum", None), getattr(child, "_buckets", None))
+        self._parts = parts if None not in parts and len(parts[1] or ()) == len(bounds) + 1 else None
+
+    def observe_all(self, values: Sequence[float], exemplar: tuple[float, SpanContext] | None = None) -> None:
+        """Take observations in seconds."""
+        if exemplar is not None:
+            seconds, context = exemplar
+            ids = {"trace_id": trace.format_trace_id(context.trace_id), "span_id": trace.format_span_id(context.span_id)}
+            self._child.observe(seconds, ids)
+        if self._parts is None:
+            for value in values:
+                self._child.observe(value)
+        elif values:
+            total, buckets = self._parts
+            counts: dict[int, int] = {}
+            for value in values:
+                place = bisect_left(self._bounds, value)
+                counts[place] = counts.get(place, 0) + 1
+            total.inc(sum(values))  # type: ignore[union-attr]
+            for place, count in counts.items():
+                buckets[place].inc(count)  # type: ignore[index]
+
+
+class _AtScrape(Collector):
+    def __init__(self, before: Callable[[], None], gauges: Sequence[tuple[names.Metric, AtScrape]]) -> None:
+        self._before = before
+        self._gauges = gauges
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Name the metrics of `collect`, so that registering does not collect."""
+        return [GaugeMetricFamily(spec.name, spec.help, labels=list(spec.labels)) for spec, _ in self._gauges]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Compute the gauges that only a scrape asks for."""
+        self._before()
+        for spec, compute in self._gauges:
+            family = GaugeMetricFamily(spec.name, spec.help, labels=list(spec.labels))
+            for labels, value in sorted(compute().items()):
+                family.add_metric(list(labels), value)
+            yield family
+
+
+# --- OpenTelemetry ---
+
+
+class OtelSink:
+    """Metrics of an OpenTelemetry meter, under their OpenTelemetry names."""
+
+    eager = False
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def counter(self, spec: names.Metric) -> Callable[[Labels], Count]:
+        """Return the maker of the counters of a metric."""
+        counter = self._meter.create_counter(spec.otel, unit=spec.unit, description=spec.help)
+        return lambda labels: _OtelCount(counter.add, _named(spec, labels))
+
+    def gauge(self, spec: names.Metric) -> Callable[[Labels], Level]:
+        """Return the maker of the gauges of a metric: counters that may fall."""
+        counter = self._meter.create_up_down_counter(spec.otel, unit=spec.unit, description=spec.help)
+        return lambda labels: _OtelLevel(counter.add, _named(spec, labels))
+
+    def histogram(self, spec: names.Metric) -> Callable[[Labels], Timer]:
+        """Return the maker of the histograms of a metric."""
+        histogram = self._meter.create_histogram(
+            spec.otel, unit=spec.unit, description=spec.help, explicit_bucket_boundaries_advisory=list(spec.buckets)
+        )
+        return lambda labels: _OtelTimer(histogram.record, _named(spec, labels))
+
+    def at_scrape(self, before: Callable[[], None], gauges: Sequence[tuple[names.Metric, AtScrape]]) -> None:
+        """Have `before` called ahead of each collection, and `gauges` computed in it: a reader asks observable ones first."""
+        for spec, compute in gauges:
+            self._meter.create_observable_gauge(spec.otel, [_observer(spec, compute, before)], unit=spec.unit, description=spec.help)
+
+
+def _observer(spec: names.Metric, compute: AtScrape, before: Callable[[], None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(options: CallbackOptions) -> Iterable[Observation]:
+        before()
+        return [Observation(value, _named(spec, labels)) for labels, value in compute().items()]
+
+    return observe
+
+
+def _named(spec: names.Metric, labels: Labels) -> dict[str, str]:
+    return {names.OTEL_LABELS.get(name, name): value for name, value in zip(spec.labels, labels, strict=True)}
+
+
+class _OtelCount:
+    __slots__ = ("_add", "_labels")
+
+    def __init__(self, add: Callable[..., None], labels: dict[str, str]) -> None:
+        self._add = add
+        self._labels = labels
+
+    def inc(self, amount: float = 1) -> None:
+        self._add(amount, self._labels)
+
+
+class _OtelLevel(_OtelCount):
+    __slots__ = ("_value",)
+
+    def __init__(self, add: Callable[..., None], labels: dict[str, str]) -> None:
+        super().__init__(add, labels)
+        self._value = 0.0
+
+    def inc(self, amount: float = 1) -> None:
+        self._value += amount
+        super().inc(amount)
+
+    def dec(self, amount: float = 1) -> None:
+        self.inc(-amount)
+
+    def set(self, value: float) -> None:
+        self.inc(value - self._value)
+
+
+class _OtelTimer:
+    __slots__ = ("_labels", "_record")
+
+    def __init__(self, record: Callable[..., None], labels: dict[str, str]) -> None:
+        self._record = record
+        self._labels = labels
+
+    def observe_all(self, values: Sequence[float], exemplar: tuple[float, SpanContext] | None = None) -> None:
+        for value in values:
+            self._record(value, self._labels)
+        if exemplar is not None:
+            seconds, context = exemplar
+            self._record(seconds, self._labels, trace.set_span_in_context(NonRecordingSpan(context)))
+
+
+# --- both ---
+
+
+class Both:
+    """Two sinks as one: each child is a pair."""
+
+    def __init__(self, first: Sink, second: Sink) -> None:
+        self._sinks = (first, second)
+        self.eager = first.eager or second.eager
+
+    def counter(self, spec: names.Metric) -> Callable[[Labels], Count]:
+        """Return the maker of the counters of a metric."""
+        one, other = (sink.counter(spec) for sink in self._sinks)
+        return lambda labels: _Pair(one(labels), other(labels))
+
+    def gauge(self, spec: names.Metric) -> Callable[[Labels], Level]:
+        """Return the maker of the gauges of a metric."""
+        one, other = (sink.gauge(spec) for sink in self._sinks)
+        return lambda labels: _Pair(one(labels), other(labels))
+
+    def histogram(self, spec: names.Metric) -> Callable[[Labels], Timer]:
+        """Return the maker of the histograms of a metric."""
+        one, other = (sink.histogram(spec) for sink in self._sinks)
+        return lambda labels: _Pair(one(labels), other(labels))
+
+    def at_scrape(self, before: Callable[[], None], gauges: Sequence[tuple[names.Metric, AtScrape]]) -> None:
+        """Have `before` called ahead of each collection of either, and `gauges` computed in it."""
+        for sink in self._sinks:
+            sink.at_scrape(before, gauges)
+
+
+class _Pair:
+    __slots__ = ("_one", "_other")
+
+    def __init__(self, one: Any, other: Any) -> None:
+        self._one = one
+        self._other = other
+
+    def inc(self, amount: float = 1) -> None:
+        self._one.inc(amount)
+        self._other.inc(amount)
+
+    def dec(self, amount: float = 1) -> None:
+        self._one.dec(amount)
+        self._other.dec(amount)
+
+    def set(self, value: float) -> None:
+        self._one.set(value)
+        self._other.set(value)
+
+    def observe_all(self, values: Sequence[float], exemplar: tuple[float, SpanContext] | None = None) -> None:
+        self._one.observe_all(values, exemplar)
+        self._other.observe_all(values, exemplar)

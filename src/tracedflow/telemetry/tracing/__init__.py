@@ -1,0 +1,377 @@
+"""Traces: one span per run, step execution and, where a step retries, attempt; what caused what is in links.
+
+Uses the OpenTelemetry API only, and never sets a provider. Knows nothing of metrics, logs or the console.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import NoOpTracer, Span, SpanContext, Tracer, TracerProvider
+
+from ...context import current_scope
+from ...middleware import EventDropped, Notice, Observer, RetryScheduled, WaitEnded, WaitStarted
+from ...outcomes import FAILURES, outcome_of_run, outcome_of_step
+from ...records import AttemptRecord, RecordLog
+from .. import attributes, names
+from ..capture import captured, level
+from ._contexts import caller_context, cause_links, inject, leave_carrier, needs_anchor, origin_of, span_context
+from ._endings import cancelled, fail, stalled
+from ._live_trace import LiveTrace
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from ...events import Event, StopEvent
+    from ...middleware import AttemptCall, AttemptNext, RunCall, RunNext, StepCall, StepNext, StepResult
+    from ...records import Listener, Outcome
+    from ..attributes import Attributes
+
+_log = logging.getLogger("tracedflow.telemetry")
+
+MARKER_AFTER = 10.0  # seconds: a collector that samples by whole traces decides after 30, and must have seen the run by then
+COMPAT_VARIABLE = "TRACEDFLOW_COMPAT"
+
+on_record: Callable[[AttemptRecord], None] | None = None
+"""Set from outside: is given the record of each attempt of a traced run, as it is written. A trace file wants them."""
+
+
+class Tracing(Observer):
+    """Makes spans of runs, step executions, attempts and waits.
+
+    Step spans are children of the run span; an event's path through the steps is in links. Without an SDK it only
+    passes on the identity of the caller's span.
+
+    Args:
+        tracer_provider: where spans go; the global provider, also one that is set later, if None.
+        openinference: also give each span a kind, and captured payloads the names, that OpenInference viewers know;
+            None: if `TRACEDFLOW_COMPAT=openinference` says so.
+    """
+
+    attempts_of = "retried"
+    hears = (EventDropped, RetryScheduled, WaitStarted, WaitEnded)
+
+    def __init__(self, tracer_provider: TracerProvider | None = None, *, openinference: bool | None = None) -> None:
+        self._provider = tracer_provider
+        self._openinference = openinference
+        self._tracer: Tracer | None = None
+        self._runs: dict[str, LiveTrace] = {}
+
+    async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+        """Wrap a run, or one segment of it, in its span."""
+        if self._idle():
+            return await _pass_on(call, call_next)
+        state = self._start_run(call)
+        token = otel_context.attach(state.context)
+        try:
+            result = await call_next(call)
+        except GeneratorExit:  # closed from elsewhere: in another context there is nothing to detach
+            self._end_run(call, state, None, asyncio.CancelledError())
+            raise
+        except BaseException as error:
+            self._end_run(call, state, None, error)
+            otel_context.detach(token)
+            raise
+        self._end_run(call, state, result, None)
+        otel_context.detach(token)
+        return result
+
+    async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+        """Wrap a step execution in its span, a child of the run's."""
+        state = self._runs.get(call.run_id)
+        if state is None:
+            _inherit(call)
+            return await call_next(call)
+        span = self._start_step(call, state)
+        token = otel_context.attach(trace.set_span_in_context(span))  # on top of what the run's layers put into the context
+        try:
+            result = await call_next(call)
+        except GeneratorExit:
+            _end_step(call, state, span, None, asyncio.CancelledError())
+            raise
+        except BaseException as error:
+            _end_step(call, state, span, None, error)
+            otel_context.detach(token)
+            raise
+        _end_step(call, state, span, result, None)
+        otel_context.detach(token)
+        return result
+
+    async def attempt(self, call: AttemptCall, call_next: AttemptNext, /) -> StepResult:
+        """Wrap a try in its span, if its step retries."""
+        state = self._runs.get(call.step.run_id)
+        if state is None or call.step.config.retry_policy is None:
+            call.trace_id, call.span_id = call.step.trace_id, call.step.span_id
+            return await call_next(call)
+        span = _start_attempt(call, state)
+        token = otel_context.attach(trace.set_span_in_context(span))
+        try:
+            result = await call_next(call)
+        except GeneratorExit:
+            _end_attempt(call, state, span, None, asyncio.CancelledError())
+            raise
+        except BaseException as error:
+            _end_attempt(call, state, span, None, error)
+            otel_context.detach(token)
+            raise
+        _end_attempt(call, state, span, result, None)
+        otel_context.detach(token)
+        return result
+
+    def on(self, notice: Notice, /) -> None:
+        """Turn the notices of interest into span events and wait spans."""
+        state = self._runs.get(notice.run.run_id)
+        if state is None:
+            return
+        match notice:
+            case RetryScheduled():
+                state.retry_scheduled(notice)
+            case EventDropped():
+                state.event_dropped(notice)
+            case WaitStarted():
+                state.wait_started(notice)
+            case WaitEnded():
+                state.wait_ended(notice)
+            case _:
+                pass
+
+    # --- runs ---
+
+    def _idle(self) -> bool:
+        """Return whether spans would go nowhere, so that none is made: no provider is given or set, or it is switched off."""
+        if self._provider is None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            return True
+        return isinstance(self._get_tracer(), NoOpTracer)
+
+    def _get_tracer(self) -> Tracer:
+        if self._tracer is None:
+            self._tracer = trace.get_tracer(names.SCOPE, _version(), self._provider, names.SCHEMA_URL)
+        return self._tracer
+
+    def _start_run(self, call: RunCall) -> LiveTrace:
+        origin, tracer, capture = origin_of(call), self._get_tracer(), level()
+        base = attributes.of_every_span(call)
+        if self._speaks_openinference():
+            base[names.OPENINFERENCE_KIND] = names.OPENINFERENCE_CHAIN
+        parent = origin.parent
+        anchored = needs_anchor(call, parent)
+        if anchored:
+            parent = _anchor(tracer, call, parent, base)
+        facts = {**base, **attributes.of_run(call), **_shown(call.start_event, names.INPUT, base, capture)}
+        span = tracer.start_span(names.RUN_SPAN.format(workflow=call.workflow), context=parent, attributes=facts, links=origin.links)
+        state = LiveTrace(tracer, span, trace.set_span_in_context(span, parent), base, capture)
+        _identify(call, span.get_span_context())
+        leave_carrier(call, span_context(parent), span.get_span_context(), anchored=anchored)
+        call.sender = caller_context
+        if state.recording:
+            state.marker = asyncio.get_running_loop().call_later(MARKER_AFTER, _mark, call, state)
+            if on_record is not None and isinstance(call.records, RecordLog):
+                call.records.listeners += (_record_teller(call.records, on_record),)
+        self._runs[call.run_id] = state
+        return state
+
+    def _speaks_openinference(self) -> bool:
+        if self._openinference is not None:
+            return self._openinference
+        return "openinference" in os.environ.get(COMPAT_VARIABLE, "").lower()
+
+    def _end_run(self, call: RunCall, state: LiveTrace, result: StopEvent | None, error: BaseException | None) -> None:
+        if self._runs.get(call.run_id) is state:
+            del self._runs[call.run_id]
+        if state.marker is not None:
+            state.marker.cancel()
+        secrets = state.secrets(call)
+        try:
+            state.end_waits(error, secrets)
+            if state.recording:
+                _describe_run(call, state, result, error, secrets)
+        finally:
+            state.span.end()
+        outer = self._runs.get(call.parent_run_id or "")
+        if outer is not None and error is not None:  # the step that awaits it will fail with the same error
+            outer.remember(error, secrets)
+
+    # --- steps ---
+
+    def _start_step(self, call: StepCall, state: LiveTrace) -> Span:
+        name = names.STEP_SPAN.format(step=call.step)
+        if state.recording:
+            kind = names.COLLECTED if len(call.causes) > 1 else names.TRIGGERED_BY
+            links = cause_links(call.causes, kind, besides=state.span.get_span_context())
+            facts = attributes.of_step(state.base, call)
+            if state.shows_payloads:
+                facts |= _shown(call.inputs[0] if len(call.inputs) == 1 else call.inputs, names.INPUT, state.base, state.capture)
+            span = state.tracer.start_span(name, context=state.context, attributes=facts, links=links)
+        else:  # hardly a sampler will want it: no more than what every span must have
+            span = state.tracer.start_span(name, context=state.context, attributes=state.base)
+        context = span.get_span_context()
+        _identify(call, context)
+        if context.is_valid:
+            inject(context, call.outgoing)
+        state.steps[call.execution] = span
+        return span
+
+
+def _record_teller(log: RecordLog, tell: Callable[[AttemptRecord], None]) -> Listener:
+    return lambda row, call, last: tell(log.made(row))
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("tracedflow")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _anchor(tracer: Tracer, call: RunCall, parent: Context, base: Attributes) -> Context:
+    """Make the zero-length root that shows a long run in a backend while its own span is still open."""
+    name = names.ANCHOR_SPAN.format(workflow=call.workflow)
+    span = tracer.start_span(name, context=parent, attributes={**base, names.RUN_STATE: "running"})
+    span.end()
+    return trace.set_span_in_context(span, parent)
+
+
+def _mark(call: RunCall, state: LiveTrace) -> None:
+    """Export a sign of a run that takes long: its own span is seen only when it ends."""
+    try:
+        name = names.MARKER_SPAN.format(workflow=call.workflow)
+        span = state.tracer.start_span(name, context=state.context, attributes={**state.base, names.RUN_STATE: "running"})
+        span.end()
+    except Exception:  # noqa: BLE001 - a timer of ours: nobody else would catch it
+        _log.exception("the marker of run %s could not be made", call.run_id)
+
+
+def _identify(call: RunCall | StepCall, context: SpanContext) -> None:
+    """Leave the span's identity on the call, also when it is not sampled: the next hop must know."""
+    if context.is_valid:
+        call.span_context = context
+        call.trace_id = trace.format_trace_id(context.trace_id)
+        call.span_id = trace.format_span_id(context.span_id)
+
+
+async def _pass_on(call: RunCall, call_next: RunNext) -> StopEvent | None:
+    """Run without spans of our own, inside the caller's trace."""
+    context = origin_of(call).parent
+    _identify(call, span_context(context))
+    if not call.headers:
+        return await call_next(call)
+    token = otel_context.attach(context)
+    try:
+        result = await call_next(call)
+    except GeneratorExit:  # closed from elsewhere: in another context there is nothing to detach
+        raise
+    except BaseException:
+        otel_context.detach(token)
+        raise
+    otel_context.detach(token)
+    return result
+
+
+def _inherit(call: StepCall) -> None:
+    run = call.run
+    if isinstance(run.span_context, SpanContext):
+        call.span_context, call.trace_id, call.span_id = run.span_context, run.trace_id, run.span_id
+        inject(run.span_context, call.outgoing)
+
+
+def _start_attempt(call: AttemptCall, state: LiveTrace) -> Span:
+    facts: Attributes = {**state.base, names.STEP_NAME: call.step.step, names.STEP_ATTEMPT: call.attempt}
+    name = names.ATTEMPT_SPAN.format(step=call.step.step)
+    span = state.tracer.start_span(name, context=_parent_of_attempt(call, state), attributes=facts)
+    context = span.get_span_context()
+    if context.is_valid:
+        call.trace_id, call.span_id = trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
+    return span
+
+
+def _parent_of_attempt(call: AttemptCall, state: LiveTrace) -> Context:
+    """Return the step's span as parent: by its execution, as a layer between may have set another current span."""
+    span = state.steps.get(call.step.execution)
+    return state.context if span is None else trace.set_span_in_context(span, state.context)
+
+
+def _shown(value: Any, key: str, base: Attributes, capture: Any) -> Attributes:
+    """Return a payload as attributes, where payloads are captured."""
+    text = captured(value, capture)
+    if text is None:
+        return {}
+    if names.OPENINFERENCE_KIND not in base:
+        return {key: text}
+    return {key: text, names.OPENINFERENCE_INPUT if key == names.INPUT else names.OPENINFERENCE_OUTPUT: text}
+
+
+def _describe_run(
+    call: RunCall, state: LiveTrace, result: StopEvent | None, error: BaseException | None, secrets: tuple[object, ...]
+) -> None:
+    span, outcome = state.span, outcome_of_run(result, error)
+    span.set_attribute(names.OUTCOME, outcome)
+    if result is not None:
+        span.set_attributes(_shown(result, names.OUTPUT, state.base, state.capture))
+    if outcome == "suspended":
+        span.set_attribute(names.RUN_STATE, "suspended")
+    elif outcome == "cancelled":
+        span.add_event(names.CANCEL_REQUESTED, {names.CANCEL_REASON: "cancelled"})
+    if error is not None:
+        stalled(span, error, secrets)
+        fail(span, outcome, error, secrets, record=not state.has_recorded(error))
+
+
+def _end_step(call: StepCall, state: LiveTrace, span: Span, result: StepResult, error: BaseException | None) -> None:
+    state.steps.pop(call.execution, None)
+    try:
+        state.settle_waits(call, error)
+        if span.is_recording():
+            outcome = outcome_of_step(call, result, error)
+            span.set_attributes({**attributes.of_ended_step(call, result), names.OUTCOME: outcome})
+            if result is not None and state.shows_payloads:
+                span.set_attributes(_shown(result, names.OUTPUT, state.base, state.capture))
+            _link_collected(call, span)
+            if error is not None:
+                cancelled(span, call, outcome)
+                _fail_step(span, outcome, error, call, state)
+    finally:
+        span.end()
+
+
+def _end_attempt(call: AttemptCall, state: LiveTrace, span: Span, result: StepResult, error: BaseException | None) -> None:
+    try:
+        if span.is_recording():
+            outcome = outcome_of_step(call.step, result, error)
+            span.set_attribute(names.OUTCOME, outcome)
+            if error is not None:
+                _fail_step(span, outcome, error, call.step, state)
+    finally:
+        span.end()
+
+
+def _fail_step(span: Span, outcome: Outcome, error: BaseException, call: StepCall, state: LiveTrace) -> None:
+    if outcome not in FAILURES:
+        return
+    secrets = (*_given_to(call), *state.secrets(call.run))
+    fail(span, outcome, error, secrets, record=not state.has_recorded(error))
+    state.remember(error, secrets)
+
+
+def _given_to(call: StepCall) -> tuple[Event | object, ...]:
+    """Return what a text about a step may repeat: its inputs, the sets it collected and the answers of its waits."""
+    scope = current_scope.get()
+    memo = scope.execution.memo if scope is not None and scope.call is call else None
+    return (*call.inputs, *(memo or {}).values())
+
+
+def _link_collected(call: StepCall, span: Span) -> None:
+    """Link what a completed `collect_events` is made of: known only now, so not at creation."""
+    if not call.collected:
+        return
+    room = names.MAX_LINKS - len(getattr(span, "links", ()))
+    for link in cause_links(call.collected[:room], names.COLLECTED):
+        span.add_link(link.context, link.attributes)
+    if len(call.collected) > room:
+        span.set_attribute(names.LINKS_DROPPED, len(call.collected) - room)

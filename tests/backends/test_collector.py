@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+
+import pytest
+import yaml
+from opentelemetry import trace
+
+from tests.backends.services import ROOT, Collector, Jaeger, Missing, eventually, get, program
+from tests.backends.workload import Answer, Asks, Counting, Fails, Quick, Retries, Slow, provided, run, traced
+from tracedflow import Context, RunOptions
+
+
+def test_the_collector_loads_our_file_without_a_warning() -> None:
+    try:
+        otelcol = program("otelcol")
+    except Missing as reason:
+        pytest.skip(f"not installed: {reason}")
+    checked = subprocess.run([otelcol, "validate", "--config", ROOT / "otel-collector.yaml"], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+async def test_tail_sampling_keeps_each_promised_class_whole_and_drops_the_rest(jaeger: Jaeger, collector: Collector) -> None:
+    with traced(collector.otlp_grpc, grpc=True) as (layer, exporter):
+        options = {"middleware": [layer], "telemetry": False}
+        slow = asyncio.create_task(run(Slow(**options), seconds=10.3))
+        unremarkable = [(await run(Quick(**options)))[0] for _ in range(5)]
+        kept = {
+            "errors": (await run(Fails(**options)))[0],
+            "retried": (await run(Retries(**options)))[0],
+            "timed out": (await run(Slow(timeout=0.05, **options), seconds=5))[0],
+            "resumed": await _paused_and_resumed(Asks(**options)),
+            "slow": (await slow)[0],
+        }
+    assert exporter.refused == 0
+    for kind, trace_id in kept.items():
+        given = sorted(name for its_trace, name in exporter.given if its_trace == trace_id)
+        eventually(lambda: sorted(s["operationName"] for s in jaeger.trace(trace_id)) == given, what=f"{kind}: {given}")  # noqa: B023
+    for trace_id in unremarkable:  # the decision on the kept ones fell later than on these
+        assert jaeger.trace(trace_id) == []
+    _nothing_is_lost(collector, exporter)
+
+
+async def _paused_and_resumed(flow: Asks) -> str:
+    first = flow.run(options=RunOptions(tags={"kind": "paused"}))
+    while not first.why().waits:
+        await asyncio.sleep(0.01)
+    saved = first.ctx.to_dict()
+    await first.cancel_run()
+    second = flow.run(ctx=Context.from_dict(flow, saved))
+    while not second.why().running and not second.why().waits:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    await second.send_event(Answer())
+    assert await second == "answered"
+    return next(record.trace_id for record in second.record if record.trace_id)
+
+
+def _nothing_is_lost(collector: Collector, exporter: Counting) -> None:
+    counts = collector.counts()
+    refused = {name: n for name, n in counts.items() if n and ("refused" in name or "failed" in name or "dropped_spans" in name)}
+    assert refused == {}
+    accepted = sum(n for name, n in counts.items() if name.startswith("otelcol_receiver_accepted_spans"))
+    assert accepted >= len(exporter.given)
+
+
+async def test_span_metrics_count_every_run_also_those_that_sampling_drops(collector: Collector) -> None:
+    runs = 20
+    with traced(collector.otlp_http) as (layer, _):
+        for _ in range(runs):
+            await run(Quick(workflow_name="CountedBySpans", middleware=[layer], telemetry=False))
+
+    def counted() -> bool:
+        text = str(get(f"http://{collector.span_metrics}/metrics"))
+        lines = [line for line in text.splitlines() if "calls" in line and 'tracedflow_workflow_name="CountedBySpans"' in line]
+        steps = sum(float(line.partition("} ")[2].split()[0]) for line in lines if 'tracedflow_step_name="work"' in line)
+        return steps == 3 * runs
+
+    eventually(counted, within=40, what="3 steps of each of 20 runs in the span metrics")
+    assert "# {trace_id" in str(get(f"http://{collector.span_metrics}/metrics", accept="application/openmetrics-text"))
+
+
+async def test_secrets_in_attributes_of_other_libraries_do_not_pass(jaeger: Jaeger, collector: Collector) -> None:
+    with provided(collector.otlp_http) as (provider, _):
+        span = provider.get_tracer("some.http.client").start_span("request")
+        span.set_attribute("http.request.header.authorization", "Bearer abcdefghijklmnopqrstuvwxyz")
+        span.set_attribute("url", "https://x.test/?mail=ada@example.com")
+        span.set_status(trace.StatusCode.ERROR)
+        span.end()
+        trace_id = format(span.get_span_context().trace_id, "032x")
+    found = eventually(lambda: jaeger.trace(trace_id))
+    shown = str(found)
+    assert "abcdefghijklmnop" not in shown
+    assert "ada@example.com" not in shown
+
+
+def test_every_name_of_ours_in_the_file_exists_in_the_code() -> None:
+    from tracedflow.telemetry import names
+
+    text = (ROOT / "otel-collector.yaml").read_text()
+    found = set(_strings(yaml.safe_load(text)))
+    ours = {each for each in found if each.startswith("tracedflow.")}
+    assert ours
+    assert ours <= set(names.ATTRIBUTES)
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [text for key, item in value.items() for text in (str(key), *_strings(item))]
+    if isinstance(value, list):
+        return [text for item in value for text in _strings(item)]
+    return [str(value)]
