@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types unit coverage bench clean
+.PHONY: help demo test lint format types unit coverage bench backends test-backends clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -12,7 +12,7 @@ CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11
 ARGS :=
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '%-17s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '%-17s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/.runtime ## set up and run the main job
 	$(PY) -m examples.demo $(ARGS)
@@ -39,6 +39,12 @@ coverage: $(VENV)/.dev ## the tests, with the lines and branches they miss
 
 bench: $(VENV)/.runtime ## cost against a bare queue and task; ARGS=--quick for a first look
 	$(PY) -m benchmarks $(ARGS)
+
+backends: ## install a real collector, Jaeger, Prometheus and MLflow outside the repository
+	PYTHON=$(PY) tests/backends/install.sh
+
+test-backends: $(VENV)/.dev ## run real workflows against them; what is not installed is skipped, with the reason
+	$(PY) -m pytest tests/backends $(ARGS)
 
 clean: ## remove the environment and everything that was built
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov build dist

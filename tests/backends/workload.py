@@ -140,10 +140,10 @@ def provided(endpoint: str, *, grpc: bool = False, headers: dict[str, str] | Non
 
 
 async def run(flow: Workflow, **arguments: Any) -> tuple[str, WorkflowHandler[Any]]:
-    """Run to the end, whatever that is; return the trace id."""
+    """Run to the end, whatever that is; return the trace id, empty if it is not traced."""
     handler = flow.run(**arguments)
     await asyncio.wait([handler])
     if not handler.cancelled():
         handler.exception()
-    trace_id = next(record.trace_id for record in handler.record if record.trace_id)
+    trace_id = next((record.trace_id for record in handler.record if record.trace_id), "")
     return trace_id, handler

@@ -14,6 +14,7 @@ IDIOMS = Path(__file__).with_name("idioms")
 
 RESULTS: dict[str, Any] = {
     "constructors": (["> Item 0", "> Item 1", "> Item 2"], ["> A", "> B"], "> NESTED", ["StopEvent"], True),
+    "durable": ("crashed", "chapter 3", 1, 3),
     "events": (
         {"query": "who?", "best": "b", "llm": "tiny", "seen": 2, "extra": 1, "keys": ["extra", "note"], "declared is no key": None},
         "no sources",
@@ -34,8 +35,9 @@ RESULTS: dict[str, Any] = {
     ),
     "loops_and_branches": ["short ok", "OK ONE TWO", "gave up"],
     "state": ([1, "first", None, 1, "item access"], [1, "first", None, 2, "item access"], "2: hello, again", 2),
+    "tool_agent": (True, "the answer is 12 and 3 and no tool missing", ["add", "multiply"], [], 5),
     "typed_ends": (["book 4", "pen 3", "unknown (LookupError) 0"], 7, "Receipt", 3, ["fast"]),
-    "unit_tests": (True, {"double": "Doubles it.", "finish": None}, 10, True),
+    "unit_tests": (True, {"double": "Doubles it.", "finish": None}, 10, True, (10, 1)),
 }
 
 # What the modules of the reference give that the programs import, by the name that the module has here.
@@ -49,6 +51,7 @@ KNOWN = {
     "tracedflow.retry_policy": "retry_policy stop_after_attempt wait_fixed",
     "tracedflow.resource": "Resource ResourceConfig",
     "tracedflow.collect": "Collect All Take",
+    "tracedflow.testing": "WorkflowTestRunner",
     "tracedflow.representation": "get_workflow_representation",
 }
 LEGACY = (

@@ -32,6 +32,7 @@ def pump(state: RunState, lane: Lane, out: list[Command]) -> None:
         execution = state.executions[execution_id]
         execution.resuming -= 1
         resume(lane, execution, parked_on, answer, out)
+        resume_branches(lane, execution, out)
     while lane.ready and lane.in_use < lane.slots:
         execution = state.executions[lane.ready.popleft()]
         state.queued -= 1
@@ -46,6 +47,16 @@ def resume(lane: Lane, execution: Execution, parked_on: int, answer: Envelope | 
     execution.phase = "running"
     execution.retry_at = None
     out.append(Resume(execution.id, parked_on, answer))
+
+
+def resume_branches(lane: Lane, execution: Execution, out: list[Command]) -> None:
+    """Let its other branches go on that are ready to: its slot is for all of them, and it may await them before it gives it back."""
+    if not execution.resuming:
+        return
+    for ready in [ready for ready in lane.resuming if ready[0] == execution.id]:
+        lane.resuming.remove(ready)
+        execution.resuming -= 1
+        resume(lane, execution, ready[1], ready[2], out)
 
 
 def regain(state: RunState, execution: Execution) -> None:

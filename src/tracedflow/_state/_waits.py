@@ -7,7 +7,7 @@ from collections import deque
 from ..events import Event, HumanResponseEvent, InputRequiredEvent
 from ._commands import CancelTimer, Command, Publish, SetTimer
 from ._inputs import AbandonWait, OpenWait
-from ._lanes import park, regain, take, wake
+from ._lanes import park, regain, resume_branches, take, wake
 from ._model import Envelope, Execution, RunState, Wait, value_of
 
 
@@ -99,6 +99,7 @@ def abandon_wait(state: RunState, abandoned: AbandonWait, out: list[Command]) ->
             out.append(CancelTimer(wait.id))
     if execution is not None:
         regain(state, execution)
+        resume_branches(state.lanes[execution.step], execution, out)
 
 
 def _unresumed(state: RunState, wait: int) -> Execution | None:

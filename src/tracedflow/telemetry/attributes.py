@@ -9,7 +9,7 @@ from . import names
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..middleware import RunCall, StepCall, StepResult
+    from ..middleware import Cause, RunCall, StepCall, StepResult
 
 Attributes: TypeAlias = "dict[str, str | int | float | bool | Sequence[str]]"
 
@@ -35,36 +35,50 @@ def of_run(call: RunCall) -> Attributes:
     return attributes
 
 
-def of_step(base: Attributes, call: StepCall) -> Attributes:
-    """Return what a step span has from its start, where samplers see it; `base` is what every span of the run has."""
-    attributes: Attributes = {**base, names.STEP_NAME: call.step, names.EVENT_TYPE: call.event_type}
+def of_every_execution(base: Attributes, call: StepCall) -> Attributes:
+    """Return what every span of a step has in a run; `base` is what every span of the run has."""
+    return {**base, names.STEP_NAME: call.step, names.CODE_FUNCTION_NAME: call.config.code_name}
+
+
+def of_step(of_execution: Attributes, call: StepCall, causes: Sequence[Cause]) -> Attributes:
+    """Return what a step span has from its start, where samplers see it."""
+    attributes = of_execution.copy()
     attributes[names.STEP_QUEUE_WAIT] = call.started_at - call.enqueued_at
-    attributes[names.CODE_FUNCTION_NAME] = call.config.code_name
     if call.max_attempts is not None:
         attributes[names.STEP_MAX_ATTEMPTS] = call.max_attempts
-    if call.causes:
-        cause = call.causes[0]
+    if causes:
+        cause = causes[0]
+        attributes[names.EVENT_TYPE] = cause.event_type
         attributes[names.EVENT_ID] = str(cause.event_id)
         if cause.step is not None:  # a copy of the link, for backends that drop links
             attributes[names.TRIGGER_STEP] = cause.step
-        if len(call.causes) > names.MAX_LINKS:
-            attributes[names.LINKS_DROPPED] = len(call.causes) - names.MAX_LINKS
+        if len(causes) > names.MAX_LINKS:
+            attributes[names.LINKS_DROPPED] = len(causes) - names.MAX_LINKS
     return attributes
 
 
 def of_ended_step(call: StepCall, result: StepResult) -> Attributes:
     """Return what a step span has at its end."""
-    attributes: Attributes = {names.STEP_ATTEMPTS: call.attempts}
-    if call.emitted or result is not None:
+    attributes: Attributes = {}
+    if call.config.retry_policy is not None:  # else it is 1
+        attributes[names.STEP_ATTEMPTS] = call.attempts
+    if call.emitted:
         attributes[names.EMITTED] = _emitted(call, result)
+    elif result is not None:
+        attributes[names.EMITTED] = (type(result).__name__,) if not isinstance(result, list) else _emitted(call, result)
     if call.blocked > 0:
         attributes[names.STEP_LOOP_BLOCKED] = call.blocked
+    if call.measurements or call._annotations:
+        attributes.update(_own_facts(call))
+    return attributes
+
+
+def _own_facts(call: StepCall) -> Attributes:
+    """Return what the step said of itself."""
     sums: dict[str, float] = {}
     for name, value, _ in call.measurements:
         sums[name] = sums.get(name, 0.0) + value
-    attributes.update({names.USER_PREFIX + name: value for name, value in sums.items()})
-    attributes.update(_annotations(call.annotations))
-    return attributes
+    return {**{names.USER_PREFIX + name: value for name, value in sums.items()}, **_annotations(call.annotations)}
 
 
 def _emitted(call: StepCall, result: StepResult) -> list[str]:

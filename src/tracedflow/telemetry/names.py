@@ -108,7 +108,7 @@ class Metric:
     def otel(self) -> str:
         """Its name in OpenTelemetry: namespaces with dots, singular, neither unit nor `_total`."""
         scope, _, rest = self.name.removesuffix("_total").removesuffix("_seconds").removeprefix("tracedflow_").partition("_")
-        scope = scope.removesuffix("s") if scope in ("runs", "steps") else scope
+        scope = scope.removesuffix("s") if rest and scope in ("runs", "steps") else scope
         return ".".join(part for part in ("tracedflow", scope, rest) if part)
 
     @property

@@ -7,6 +7,7 @@ from tracedflow.decorators import StepConfig
 from tracedflow.errors import WorkflowValidationError
 from tracedflow.events import Event, StartEvent, StopEvent
 from tracedflow.representation import get_workflow_representation
+from tracedflow.testing import WorkflowTestRunner
 
 
 class Doubled(Event):
@@ -43,7 +44,9 @@ async def main():
     steps = {node.label: node.description for node in get_workflow_representation(Flow).nodes if node.node_type == "step"}
     ctx = Context(wf)
     await ctx.store.set("prepared", True)
-    return said, steps, await wf.run(ctx=ctx, n=5), await ctx.store.get("prepared")
+    found = await WorkflowTestRunner(wf).run(start_event=StartEvent(n=5), exclude_events=[Doubled])
+    ran = (found.result, found.event_types[StopEvent])
+    return said, steps, await wf.run(ctx=ctx, n=5), await ctx.store.get("prepared"), ran
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def _families_of(registry: CollectorRegistry, provider: MeterProvider | None) ->
 
 
 def metrics_app(registry: CollectorRegistry | None = None) -> Callable[..., Any]:
-    """Return an ASGI app that shows the metrics, to be mounted at `/metrics`: `app.mount("/metrics", metrics_app())`.
+    """Make an ASGI app that shows the metrics, to be mounted: `app.mount("/metrics", metrics_app())`.
 
     With `PROMETHEUS_MULTIPROC_DIR` set, as for Gunicorn, it shows those of all workers. Exemplars are shown to who accepts
     `application/openmetrics-text`, as Prometheus does with `--enable-feature=exemplar-storage`.

@@ -201,21 +201,22 @@ class Tracing(Observer):
     # --- steps ---
 
     def _start_step(self, call: StepCall, state: LiveTrace) -> Span:
-        name = names.STEP_SPAN.format(step=call.step)
+        name, of_execution = state.known_steps.get(call.config.name) or state.know_step(call)
         if state.recording:
-            kind = names.COLLECTED if len(call.causes) > 1 else names.TRIGGERED_BY
-            links = cause_links(call.causes, kind, besides=state.span.get_span_context())
-            facts = attributes.of_step(state.base, call)
+            causes = call.causes
+            links = cause_links(causes, names.COLLECTED if len(causes) > 1 else names.TRIGGERED_BY, besides=state.identity)
+            facts = attributes.of_step(of_execution, call, causes)
             if state.shows_payloads:
                 facts |= _shown(call.inputs[0] if len(call.inputs) == 1 else call.inputs, names.INPUT, state.base, state.capture)
-            span = state.tracer.start_span(name, context=state.context, attributes=facts, links=links)
+            span = state.tracer.start_span(name, state.context, attributes=facts, links=links)
         else:  # hardly a sampler will want it: no more than what every span must have
-            span = state.tracer.start_span(name, context=state.context, attributes=state.base)
-        context = span.get_span_context()
-        _identify(call, context)
-        if context.is_valid:
-            inject(context, call.outgoing)
+            span = state.tracer.start_span(name, state.context, attributes=state.base)
         state.steps[call.execution] = span
+        context = call.span_context = span.get_span_context()
+        if context.is_valid:
+            call.trace_id = trace_id = state.trace_id if context.trace_id == state.identity.trace_id else f"{context.trace_id:032x}"
+            call.span_id = f"{context.span_id:016x}"
+            inject(context, call.outgoing, trace_id, call.span_id)
         return span
 
 
@@ -278,7 +279,7 @@ def _inherit(call: StepCall) -> None:
     run = call.run
     if isinstance(run.span_context, SpanContext):
         call.span_context, call.trace_id, call.span_id = run.span_context, run.trace_id, run.span_id
-        inject(run.span_context, call.outgoing)
+        inject(run.span_context, call.outgoing, run.trace_id or "", run.span_id or "")
 
 
 def _start_attempt(call: AttemptCall, state: LiveTrace) -> Span:
@@ -326,13 +327,17 @@ def _describe_run(
 def _end_step(call: StepCall, state: LiveTrace, span: Span, result: StepResult, error: BaseException | None) -> None:
     state.steps.pop(call.execution, None)
     try:
-        state.settle_waits(call, error)
+        if state.has_late_waits:
+            state.settle_waits(call, error)
         if span.is_recording():
             outcome = outcome_of_step(call, result, error)
-            span.set_attributes({**attributes.of_ended_step(call, result), names.OUTCOME: outcome})
+            facts = attributes.of_ended_step(call, result)
+            facts[names.OUTCOME] = outcome
+            span.set_attributes(facts)
             if result is not None and state.shows_payloads:
                 span.set_attributes(_shown(result, names.OUTPUT, state.base, state.capture))
-            _link_collected(call, span)
+            if call.collected:
+                _link_collected(call, span)
             if error is not None:
                 cancelled(span, call, outcome)
                 _fail_step(span, outcome, error, call, state)
@@ -368,8 +373,6 @@ def _given_to(call: StepCall) -> tuple[Event | object, ...]:
 
 def _link_collected(call: StepCall, span: Span) -> None:
     """Link what a completed `collect_events` is made of: known only now, so not at creation."""
-    if not call.collected:
-        return
     room = names.MAX_LINKS - len(getattr(span, "links", ()))
     for link in cause_links(call.collected[:room], names.COLLECTED):
         span.add_link(link.context, link.attributes)

@@ -24,6 +24,7 @@ LONG_RUN = 60.0  # seconds of timeout from which on a run gets an anchor, as it 
 ONE_TRACE = 3600.0  # seconds between two segments from which on the later one is a trace of its own
 _SEGMENT = "tracedflow-segment"  # the key in the carrier for the last segment's own span; no header on any wire
 _ROOT = otel_context.Context()
+_FLAGS = [f"{flags:02x}" for flags in range(256)]
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ def traceparent(context: SpanContext) -> str:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
-def inject(context: SpanContext, headers: MutableMapping[str, str]) -> None:
+def inject(context: SpanContext, headers: MutableMapping[str, str], trace_id: str, span_id: str) -> None:
     """Put the identity of a span into headers, in the formats that the process has chosen.
 
     The W3C one, which is the default, by hand: `propagate.inject` costs ten times as much.
@@ -105,7 +106,7 @@ def inject(context: SpanContext, headers: MutableMapping[str, str]) -> None:
     if not _is_default(propagate.get_global_textmap()) or baggage.get_all():
         propagate.inject(headers, context=trace.set_span_in_context(trace.NonRecordingSpan(context)))
         return
-    headers["traceparent"] = traceparent(context)
+    headers["traceparent"] = f"00-{trace_id}-{span_id}-{_FLAGS[context.trace_flags]}"
     if context.trace_state:
         headers["tracestate"] = context.trace_state.to_header()
 

@@ -12,7 +12,7 @@ from opentelemetry.trace import Span, Tracer
 
 from ...errors import StepTimeoutError
 from ...outcomes import error_type
-from .. import names
+from .. import attributes, names
 from ._contexts import cause_links
 from ._endings import fail
 
@@ -30,20 +30,9 @@ class LiveTrace:
     """The open spans of one run, or of one segment of it."""
 
     __slots__ = (
-        "_failed",
-        "_fatal_waits",
-        "_late_waits",
-        "base",
-        "capture",
-        "context",
-        "marker",
-        "recording",
-        "shows_payloads",
-        "span",
-        "steps",
-        "tracer",
-        "waits",
-    )
+        "_failed", "_fatal_waits", "_late_waits", "base", "capture", "context", "identity", "known_steps", "marker", "recording",
+        "shows_payloads", "span", "steps", "trace_id", "tracer", "waits",
+    )  # fmt: skip
 
     def __init__(self, tracer: Tracer, span: Span, context: Context, base: Attributes, capture: Level) -> None:
         self.tracer = tracer
@@ -52,6 +41,9 @@ class LiveTrace:
         self.base = base  # attributes of every span
         self.capture = capture
         self.recording = span.is_recording()
+        self.identity = span.get_span_context()
+        self.trace_id = f"{self.identity.trace_id:032x}"
+        self.known_steps: dict[str, tuple[str, Attributes]] = {}  # name -> that of its spans, and what all of them have
         self.shows_payloads = capture in ("summary", "full")
         self.steps: dict[int, Span] = {}
         self.waits: dict[int, Span] = {}
@@ -59,6 +51,12 @@ class LiveTrace:
         self._late_waits: dict[int, list[tuple[Span, int]]] = {}  # execution -> waits that timed out, and when
         self._fatal_waits: list[tuple[Span, int, BaseException]] = []  # those whose timeout failed their step
         self._failed: deque[tuple[BaseException, tuple[object, ...]]] = deque(maxlen=_FAILURES_KEPT)
+
+    def know_step(self, call: StepCall) -> tuple[str, Attributes]:
+        """Make what the spans of a step have in common."""
+        known = names.STEP_SPAN.format(step=call.step), attributes.of_every_execution(self.base, call)
+        self.known_steps[call.config.name] = known
+        return known
 
     # --- errors ---
 
@@ -123,6 +121,11 @@ class LiveTrace:
             self._late_waits.setdefault(notice.call.execution, []).append((span, time.time_ns()))
         else:
             span.end()
+
+    @property
+    def has_late_waits(self) -> bool:
+        """Whether a wait has timed out in a step that is live."""
+        return bool(self._late_waits)
 
     def settle_waits(self, call: StepCall, error: BaseException | None) -> None:
         """End the waits that timed out in a step which has ended; the last stays if its timeout failed the step."""
