@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tracedflow import clock
 from tracedflow.limits import Limit, Limiter, Permit
+from tracedflow.testing import VirtualClock
 
 
 def nobody() -> None:
@@ -302,3 +303,13 @@ def test_a_wrong_argument_is_named_with_its_value(make: Callable[[], object], er
 
 def test_a_limit_shows_itself() -> None:
     assert repr(Limit("api", concurrency=8, per_second=9)) == "Limit('api', concurrency=8, per_second=9.0, burst=1)"
+
+
+def test_start_times_of_another_clock_mean_nothing() -> None:
+    limit = Limit("api", per_second=1)
+    for _ in range(2):  # as two tests in virtual time do: each clock begins at 0
+        token = clock.active.set(VirtualClock())
+        try:
+            assert [limit.request(nobody, 0.0).not_before for _ in range(3)] == [0.0, 1.0, 2.0]
+        finally:
+            clock.active.reset(token)

@@ -333,3 +333,47 @@ async def test_a_run_that_failed_leaves_its_place_to_the_next() -> None:
     flow = Flow(num_concurrent_runs=1)
     results = await asyncio.gather(*[flow.run(n=n) for n in range(3)], return_exceptions=True)
     assert [repr(result) for result in results] == ["ConnectionError()", "1", "2"]
+
+
+async def test_branches_of_a_step_share_one_permit_and_give_it_back() -> None:
+    limit = Limit("shared by branches", concurrency=1)
+
+    class Flow(Workflow):
+        @step(limit=limit)
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            answers = await asyncio.gather(*(ctx.wait_for_event(Answer, requirements={"n": n}) for n in range(3)))
+            return StopEvent(result=[answer.n for answer in answers])
+
+    handler = Flow(timeout=5).run()
+    while len(handler.why().waits) < 3:
+        await asyncio.sleep(0)
+    for n in range(3):
+        handler.ctx.send_event(Answer(n=n))
+    assert await handler == [0, 1, 2]
+    assert (limit.in_use, limit.waiting) == (0, 0)
+
+
+async def test_a_task_that_its_step_left_behind_keeps_no_permit() -> None:
+    limit = Limit("left behind", concurrency=1)
+    others = limit.request(lambda: None, 0.0)
+    others.release()
+
+    class Flow(Workflow):
+        @step(limit=limit)
+        async def ask(self, ctx: Context, ev: StartEvent) -> Item:
+            self.left = asyncio.ensure_future(ctx.wait_for_event(Answer))
+            await asyncio.sleep(0)
+            self.others = limit.request(lambda: None, 0.0)
+            ctx.send_event(Answer(n=1))
+            await turns()
+            return Item()
+
+        @step
+        async def end(self, ev: Item) -> StopEvent:
+            self.others.release()
+            await turns()
+            return StopEvent()
+
+    await Flow(timeout=5).run()
+    await turns()
+    assert (limit.in_use, limit.waiting) == (0, 0)

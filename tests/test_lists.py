@@ -251,3 +251,15 @@ async def test_parameters_are_joined_within_one_member_of_a_stream() -> None:
 
     # the inner streams close into the outer level, where nothing collects Left again: each gather ends the run
     assert await Flow().run() in ([1], [2])
+
+
+async def test_what_a_first_n_does_not_need_and_another_step_takes_is_not_dropped() -> None:
+    class Flow(Squares):
+        @step
+        async def first(self, evs: Annotated[list[Result], Collect(Take(1))]) -> None:
+            return None
+
+    handler = Flow().run(n=3)
+    assert await handler == [0, 1, 4]
+    counts = handler.why().events["Result"]
+    assert (counts.sent, counts.consumed, counts.collected, counts.dropped) == (3, 3, 3, 0)

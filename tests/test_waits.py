@@ -19,8 +19,10 @@ from tracedflow import (
     WorkflowRuntimeError,
     step,
 )
+from tracedflow.errors import StepTimeoutError
 from tracedflow.middleware import EventDropped, WaitEnded, WaitStarted
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_none
+from tracedflow.testing import virtual_time
 
 
 class Ask(InputRequiredEvent):
@@ -884,3 +886,90 @@ async def test_an_execution_parked_again_after_it_gave_up_an_answered_wait_holds
     await parked(handler)
     release.set()
     assert await handler == 3
+
+
+class Branches(Workflow):
+    """One slot: `ask` waits for two answers at once, `busy` items take the slot meanwhile."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.may_end = asyncio.Event()
+
+    @step
+    async def start(self, ctx: Context, ev: StartEvent) -> Item | None:
+        ctx.send_event(Item(n=0))
+        ctx.send_event(Item(n=1))
+        return None
+
+    @step(num_workers=1, timeout=2)
+    async def ask(self, ctx: Context, ev: Item) -> StopEvent | None:
+        if ev.n == 1:
+            await self.may_end.wait()
+            return None
+        first, second = await asyncio.gather(*(ctx.wait_for_event(Answer, waiter_id=str(n), requirements={"n": n}) for n in range(2)))
+        return StopEvent(result=(first.n, second.n))
+
+
+async def test_branches_of_a_step_that_were_answered_while_its_slot_was_taken_go_on_with_one_slot() -> None:
+    flow = Branches(timeout=5)
+    handler = flow.run()
+    await parked(handler, 2)
+    await turns()  # the other item has the slot
+    for n in range(2):
+        handler.ctx.send_event(Answer(n=n))
+    flow.may_end.set()
+    assert await handler == (0, 1)
+
+
+@virtual_time()
+async def test_a_branch_that_is_answered_goes_on_when_another_one_of_its_step_gives_up_waiting() -> None:
+    class Flow(Branches):
+        @step(num_workers=1)
+        async def ask(self, ctx: Context, ev: Item) -> StopEvent | None:
+            if ev.n == 1:
+                await self.may_end.wait()
+                return None
+            answered = asyncio.ensure_future(ctx.wait_for_event(Answer, waiter_id="0", requirements={"n": 0}))
+            try:
+                await asyncio.wait_for(ctx.wait_for_event(Answer, waiter_id="1", requirements={"n": 1}), 1)
+            except TimeoutError:
+                return StopEvent(result=(await answered).n)
+            return None
+
+    handler = Flow(timeout=5).run()
+    await parked(handler, 2)
+    handler.ctx.send_event(Answer(n=0))
+    assert await handler == 0, "the slot that it regained is that of its answered branch too"
+
+
+@virtual_time()
+async def test_a_step_that_waits_twice_at_once_waits_once_and_its_timeout_stands_still_until_the_last_answer() -> None:
+    flow = Branches()
+    flow.may_end.set()
+    handler = flow.run()
+    for seconds, n in ((5, 0), (7, 1)):
+        await asyncio.sleep(seconds)
+        handler.ctx.send_event(Answer(n=n))
+    assert await handler == (0, 1)
+    asked = handler.record[-1]
+    assert (asked.waiting, asked.queued, asked.running) == (12.0, 0.0, 0.0)
+
+
+@virtual_time()
+async def test_a_wait_left_behind_by_a_failed_attempt_counts_for_that_attempt_and_leaves_the_next_its_timeout() -> None:
+    class Flow(Branches):
+        @step(timeout=2, retry_policy=retry_policy(wait=wait_none(), stop=stop_after_attempt(2)))
+        async def ask(self, ctx: Context, ev: Item) -> StopEvent | None:
+            if ctx.retry_info().retry_number:
+                await asyncio.sleep(10)
+            left = asyncio.ensure_future(ctx.wait_for_event(Answer))
+            await asyncio.sleep(1)
+            raise ConnectionError(left)
+
+    handler = Flow().run()
+    with pytest.raises(StepTimeoutError):
+        await handler
+    failed = next(record.execution for record in handler.record if record.outcome == "timeout")
+    first, second = (record for record in handler.record if record.execution == failed)
+    assert (first.waiting, first.running) == (1.0, 0.0)
+    assert (second.outcome, second.waiting, second.running) == ("timeout", 0.0, 2.0)

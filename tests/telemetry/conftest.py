@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from tracedflow import AttemptCall, Chain, Event, Middleware, RunCall, StartEvent, StepCall, StopEvent, clock
 from tracedflow.middleware import Cause, StepResult
+from tracedflow.outcomes import error_type, outcome_of_step
+from tracedflow.records import RecordLog
 
 
 class Spans:
@@ -45,6 +47,7 @@ class ByHand:
         self.body: Callable[[StepCall], StepResult] = lambda call: StopEvent()
         self.before_step: Callable[[StepCall], None] = lambda call: None
         self.run = RunCall(workflow="Flow", run_id="r1", start_event=StartEvent(), started_at=clock.SYSTEM.now(), timeout=5.0)
+        self.run.records = RecordLog("r1", "Flow", None)
         self.step = self.make_step("work", StartEvent())
 
     def make_step(self, name: str, *inputs: Event, retries: bool = False, execution: int = 1, measures: tuple[str, ...] = ()) -> StepCall:
@@ -72,8 +75,22 @@ class ByHand:
 
     async def _run(self, call: RunCall) -> StopEvent | None:
         self.before_step(self.step)
-        result = await self.chain.step(self.step)
+        try:
+            result = await self.chain.step(self.step)
+        except BaseException as error:
+            self._record(None, error)
+            raise
+        self._record(result, None)
         return result if isinstance(result, StopEvent) else None
+
+    def _record(self, result: StepResult, error: BaseException | None) -> None:
+        call, now = self.step, clock.SYSTEM.now()
+        row = (
+            call.step, call.execution, call.attempts, call.enqueued_at, call.started_at, now, call.queued, now - call.started_at,
+            0.0, 0.0, 0.0, outcome_of_step(call, result, error), None if error is None else error_type(error), call.trace_id, call.span_id,
+            len(call.inputs), *(part for cause in call.causes for part in (cause.event_id, cause.event_type, cause.execution)), 0,
+        )  # fmt: skip
+        cast("RecordLog", self.run.records).append(row, call, last=True)
 
     async def _step(self, call: StepCall) -> StepResult:
         call.attempts += 1

@@ -108,9 +108,8 @@ def _unresumed(state: RunState, wait: int) -> Execution | None:
         for resuming in lane.resuming:
             if resuming[1] == wait:
                 lane.resuming.remove(resuming)
-                execution = state.executions.get(resuming[0])
-                if execution is not None:
-                    execution.resuming -= 1
+                execution = state.executions[resuming[0]]
+                execution.resuming -= 1
                 return execution
     return None
 

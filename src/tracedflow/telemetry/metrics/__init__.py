@@ -112,7 +112,7 @@ def _families_of(registry: CollectorRegistry, provider: MeterProvider | None) ->
 
 
 def metrics_app(registry: CollectorRegistry | None = None) -> Callable[..., Any]:
-    """Make an ASGI app that shows the metrics, to be mounted: `app.mount("/metrics", metrics_app())`.
+    """Return an ASGI app that shows the metrics. Mount it where Prometheus looks, at `/metrics`.
 
     With `PROMETHEUS_MULTIPROC_DIR` set, as for Gunicorn, it shows those of all workers. Exemplars are shown to who accepts
     `application/openmetrics-text`, as Prometheus does with `--enable-feature=exemplar-storage`.
@@ -120,7 +120,8 @@ def metrics_app(registry: CollectorRegistry | None = None) -> Callable[..., Any]
     if registry is None and any(os.environ.get(name) for name in MULTIPROCESS):
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    app: Callable[..., Any] = prometheus_client.make_asgi_app(prometheus_client.REGISTRY if registry is None else registry)
+    shown = prometheus_client.REGISTRY if registry is None else registry
+    app: Callable[..., Any] = prometheus_client.make_asgi_app(shown)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return app
 
 

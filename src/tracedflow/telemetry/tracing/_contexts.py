@@ -118,8 +118,10 @@ def _is_default(propagator: object) -> bool:
     global _judged
     known, answer = _judged
     if known is not propagator:
-        parts = getattr(propagator, "_propagators", ()) if isinstance(propagator, CompositePropagator) else (propagator,)
-        kinds = {type(part) for part in parts}
+        parts: tuple[object, ...] = (propagator,)
+        if isinstance(propagator, CompositePropagator):
+            parts = tuple(getattr(propagator, "_propagators", ()))
+        kinds: set[type] = {type(part) for part in parts}
         answer = TraceContextTextMapPropagator in kinds and kinds <= {TraceContextTextMapPropagator, W3CBaggagePropagator}
         _judged = (propagator, answer)
     return answer
@@ -129,19 +131,16 @@ def _state(carrier: Mapping[str, str]) -> dict[str, str]:
     return {"tracestate": carrier["tracestate"]} if "tracestate" in carrier else {}
 
 
-def _cause_context(cause: Cause) -> object:
-    if cause.span_context is None and cause.headers:  # it came through a queue, a journal or another process
-        return remote_context(cause.headers)
-    return cause.span_context
-
-
 def cause_links(causes: Sequence[Cause], kind: str, *, besides: SpanContext | None = None) -> list[Link]:
     """Return links to what sent the events, `besides` left out: a start event comes from the run span, the parent."""
-    return [
-        Link(context, {names.LINK_TYPE: kind, names.EVENT_TYPE: cause.event_type})
-        for cause in causes[: names.MAX_LINKS]
-        if isinstance(context := _cause_context(cause), SpanContext) and context.is_valid and context != besides
-    ]
+    links: list[Link] = []
+    for cause in causes[: names.MAX_LINKS]:
+        context = cause.span_context
+        if context is None and cause.headers:  # it came through a queue, a journal or another process
+            context = remote_context(cause.headers)
+        if isinstance(context, SpanContext) and context.is_valid and context != besides:
+            links.append(Link(context, {names.LINK_TYPE: kind, names.EVENT_TYPE: cause.event_type}))
+    return links
 
 
 def _links(context: SpanContext, kind: str) -> list[Link]:
