@@ -377,3 +377,25 @@ async def test_a_task_that_its_step_left_behind_keeps_no_permit() -> None:
     await Flow(timeout=5).run()
     await turns()
     assert (limit.in_use, limit.waiting) == (0, 0)
+
+
+async def test_a_step_that_is_cancelled_while_it_waits_for_its_permit_was_queued_and_never_ran() -> None:
+    limit = Limit("taken", concurrency=1)
+    permit = limit.request(lambda: None, 0.0)
+
+    class Flow(Workflow):
+        @step(limit=limit)
+        async def work(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+    handler = Flow().run()
+    while not limit.waiting:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    await handler.cancel_run()
+    (record,) = handler.record
+    assert (record.attempt, record.outcome) == (0, "cancelled")
+    assert record.queued >= 0.01
+    assert record.running < 0.01
+    permit.release()
+    assert (limit.in_use, limit.waiting) == (0, 0)

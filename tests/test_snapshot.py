@@ -1152,3 +1152,26 @@ async def test_what_one_event_is_queued_for_and_a_long_join_expects_is_saved_onc
     assert text.count("long" * 1000) == 1
     assert len(text) < 4000 + 5000
     await handler.cancel_run()
+
+
+@virtual_time()
+async def test_attempts_before_a_resume_are_counted_by_records_and_by_the_handler_of_the_failure() -> None:
+    class Flow(Workflow):
+        @step(retry_policy=retry_policy(wait=wait_fixed(10), stop=stop_after_attempt(3)))
+        async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            raise ConnectionError
+
+        @catch_error
+        async def rescue(self, ev: StepFailedEvent) -> StopEvent:
+            return StopEvent(result=(ev.attempts, ev.elapsed_seconds))
+
+    flow = Flow(timeout=None)
+    handler = flow.run()
+    await asyncio.sleep(15)  # in the second backoff
+    saved = json.loads(json.dumps(handler.ctx.to_dict()))
+    await handler.cancel_run()
+    resumed = flow.run(ctx=Context.from_dict(flow, saved))
+    assert await resumed == (3, 20.0)
+    assert [(record.step, record.attempt) for record in (*handler.record, *resumed.record)] == [
+        ("work", 1), ("work", 2), ("work", 3), ("rescue", 1),
+    ]  # fmt: skip

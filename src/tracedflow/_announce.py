@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from . import _state as st
@@ -12,8 +11,6 @@ from .middleware import EventDropped, EventSent, EventStreamed, JoinWaiting, Ste
 
 if TYPE_CHECKING:
     from ._runner import Runner
-
-_log = logging.getLogger("tracedflow")
 
 
 def publish(runner: Runner, event: Event, execution: int | None) -> None:
@@ -51,10 +48,8 @@ def dropped(runner: Runner, command: st.Dropped) -> None:
     if drop.reason == "unclaimed":
         came = f"from step `{drop.source_step}`" if drop.source_step else "from outside"
         meant = f"; {drop.near_miss}" if drop.near_miss else ""
-        _log.warning(
-            "run %s of %s: no step takes %s (sent %s), and no wait has asked for it%s",
-            runner.run_id, runner.call.workflow, drop.event_type.__name__, came, meant,
-        )  # fmt: skip
+        kind = drop.event_type.__name__
+        runner.warn_once(f"no step of {runner.call.workflow} takes {kind} (sent {came}), and no wait has asked for it{meant}")
     if runner.chain.hears(EventDropped):
         runner.chain.notice(
             EventDropped(

@@ -80,8 +80,10 @@ class Dispatcher:
         result: StepResult = None
         try:
             if scope.step.config.limit is not None:
-                await scope.acquire_limit()
-                scope.call.started_at = runner.now()
+                try:
+                    await scope.acquire_limit()
+                finally:
+                    scope.call.started_at = runner.now()
             result = await self.chain.step(scope.call)
             if result is not scope.returned:
                 check_result(scope, result)  # a layer put it there
@@ -119,7 +121,7 @@ class Dispatcher:
         """Make one attempt through its layers, and its record."""
         backoff_before = scope._marks[1]
         scope.begin_attempt()
-        started = scope.runner.now() if scope.attempt > 1 else call.started_at
+        started = scope.runner.now() if scope.call.attempts > 1 else call.started_at
         queued_before = scope.call.queued
         traced: AttemptCall | None = None
         result: StepResult = None

@@ -25,6 +25,9 @@ _runs: dict[str, Runner] = {}
 _draining = False
 _LAST_WAIT = 5.0  # seconds for the runs that were told to end
 
+watchers: list[Callable[[Runner], None]] = []
+"""Told of each run that starts, in its thread: for test tools. They may not raise, nor keep a run alive unasked."""
+
 
 def register(runner: Runner) -> None:
     """Add a run that is about to start.
@@ -40,6 +43,8 @@ def register(runner: Runner) -> None:
             raise RuntimeError(f"run_id {runner.run_id!r} is that of a live run of {_runs[runner.run_id].call.workflow}; use another")
         _runs[runner.run_id] = runner
     _watchdog.watch(runner.loop, runner.thread_id)
+    for tell in tuple(watchers):
+        tell(runner)
 
 
 def unregister(runner: Runner) -> None:

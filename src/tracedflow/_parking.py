@@ -12,23 +12,22 @@ if TYPE_CHECKING:
 class Parking:
     """From the first open wait of an attempt to the end of its last. Times are run clock seconds."""
 
-    __slots__ = ("_call", "_left", "_since", "_timeout", "open")
+    __slots__ = ("_call", "_left", "_since", "open")
 
     def __init__(self, call: StepCall, timeout: asyncio.Timeout | None, since: float) -> None:
         self.open = 0  # waits
         self._call = call
         self._since = since
-        self._timeout = timeout
         self._left: float | None = None
         when = timeout.when() if timeout is not None else None
         if timeout is not None and when is not None:
             self._left = when - asyncio.get_running_loop().time()
             timeout.reschedule(None)
 
-    def end(self, now: float, ready: float | None) -> None:
-        """Let the timeout go on. The attempt waited until it was `ready` to go on, and was queued from then; None: it never was."""
-        if self._timeout is not None and self._left is not None:
-            self._timeout.reschedule(asyncio.get_running_loop().time() + self._left)
+    def end(self, now: float, ready: float | None, timeout: asyncio.Timeout | None) -> None:
+        """Let the timeout go on; None: it is over. Until `ready` the attempt waited, from then it was queued; None: it only waited."""
+        if timeout is not None and self._left is not None:
+            timeout.reschedule(asyncio.get_running_loop().time() + self._left)
         queued = 0.0 if ready is None else now - max(ready, self._since)
         self._call.queued += queued
         self._call.waiting += now - self._since - queued

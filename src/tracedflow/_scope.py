@@ -129,13 +129,13 @@ class StepScope:
         """Start counting anew; a repeated call of the same order is then the same call."""
         if self._pending is not None:
             self.write_record(last=False)  # of the attempt before
-        self.attempt += 1
+        self.attempt = self.execution.failures + 1  # those before a resume count
         self.call.attempts += 1
         self._order = None
         self.call.collecting = False
         self._emitted_before = len(self.call.emitted)
         self._measured_before = len(self.call.measurements)
-        if self.attempt > 1:  # what a failed attempt sent in this process is sent again
+        if self.call.attempts > 1:  # what a failed attempt sent in this process is sent again
             self.sent_calls = 0
         if self.execution.first_started_at is None:
             self.execution.first_started_at = self.call.started_at
@@ -185,16 +185,18 @@ class StepScope:
         limit = self.step.config.limit
         if limit is None:
             return
-        lock = self._permit_lock = self._permit_lock or asyncio.Lock()
-        async with lock:
+        self._permit_lock = self._permit_lock or asyncio.Lock()
+        async with self._permit_lock:
             if self._permit is not None or self.ended:
                 return
             began = self.runner.now()
-            self._permit = await acquire(self.runner, limit)
-            waited = self.runner.now() - began
-        if self._parking is None:
-            self.call.queued += waited
-        self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
+            try:
+                self._permit = await acquire(self.runner, limit)
+            finally:
+                waited = self.runner.now() - began
+                self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
+                if self._parking is None:
+                    self.call.queued += waited
         if self.ended:  # a task that the step left behind asked for it
             self.release_limit()
 
@@ -245,9 +247,7 @@ class StepScope:
     async def _park(self, wait_id: int, event_type: type[Event], opened: float) -> st.Envelope:
         call, runner = self.call, self.runner
         outcome: Outcome = "cancelled"
-        if self._parking is None:
-            self._parking = Parking(call, self._timeout, opened)
-        parking = self._parking
+        parking = self._parking = self._parking or Parking(call, self._timeout, opened)
         parking.open += 1
         ready: float | None = None
         self.release_limit()
@@ -275,7 +275,7 @@ class StepScope:
     def _end_parking(self, parking: Parking, ready: float | None = None) -> None:
         if parking is self._parking:  # not of an attempt before, left behind
             self._parking = None
-            parking.end(self.runner.now(), ready)
+            parking.end(self.runner.now(), ready, self._timeout)
 
     def _notice_wait_end(
         self, wait_id: int, event_type: type[Event], outcome: Outcome, opened: float, envelope: st.Envelope | None

@@ -9,7 +9,7 @@ import pytest
 
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from tracedflow.errors import WorkflowRuntimeError
-from tracedflow.events import InternalDispatchEvent, StepStateChanged
+from tracedflow.events import InternalDispatchEvent, UnhandledEvent
 from tracedflow.testing import WorkflowTestResult, WorkflowTestRunner
 
 
@@ -36,6 +36,7 @@ class Flow(Workflow):
         for n in range(3):
             ctx.write_event_to_stream(Progress(n=n))
         ctx.write_event_to_stream(FineProgress(n=3))
+        ctx.write_event_to_stream(UnhandledEvent(event_type="Other", qualified_name="there.Other", idle=False))
         return Work()
 
     @step
@@ -81,7 +82,7 @@ async def test_a_result_has_the_stream_the_counts_the_result_and_the_context() -
 
 async def test_internal_events_are_collected_unless_they_are_not_wanted() -> None:
     everything = await WorkflowTestRunner(Flow()).run()
-    assert everything.event_types[StepStateChanged] > 0
+    assert everything.event_types[UnhandledEvent] == 1
     public = await WorkflowTestRunner(Flow()).run(expose_internal=False)
     assert not [event for event in public.collected if isinstance(event, InternalDispatchEvent)]
     assert public.event_types == {Progress: 3, FineProgress: 1, StopEvent: 1}

@@ -772,6 +772,19 @@ async def test_15_subclasses_are_routed_where_a_step_asks_for_them() -> None:
     assert await Flow().run(sends=Sub()) is Sub
 
 
+async def test_15_an_unhandled_event_is_told_once_a_run_with_the_near_miss(caplog: pytest.LogCaptureFixture) -> None:
+    class Flow(Silent):
+        @step
+        async def start(self, ctx: Context, ev: StartEvent) -> Item | StopEvent:
+            for _ in range(200):
+                ctx.send_event(Sub())
+            return StopEvent()
+
+    await Flow().run()
+    (said,) = (record.getMessage() for record in caplog.records if record.name == "tracedflow")
+    assert all(part in said for part in ("Sub", "`start`", "`take`", "Item"))
+
+
 # 17. synchronous use, and event loops
 
 

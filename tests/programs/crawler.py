@@ -131,7 +131,10 @@ async def main(schedule: Schedule) -> None:
     assert sorted(event.url for event in seen) == sorted(everything), "each page once"
     assert sum(event.links for event in seen) == len(everything) - 1
     assert server.asked == {url: 1 + FLAKY.get(url, 0) for url in everything}
-    assert server.most <= 2 and server.open == 0
+    assert server.most <= 2
+    assert server.open == 0
     check(handler, workers={"fetch": 3, "skip": 1}, limits=[Crawler.polite])
     assert count(handler) == {"begin": 1, "fetch": 15, "skip": 2, "extend": 12}
-    assert sum(value for record in handler.record for _, value, _ in record.measurements) == sum(len(SITE[url]) for url in SITE if url != "/stuck")
+    assert sum(value for record in handler.record for _, value, _ in record.measurements) == sum(
+        len(SITE[url]) for url in SITE if url != "/stuck"
+    )

@@ -120,7 +120,7 @@ async def main(schedule: Schedule) -> None:
     words, sampled = await handler
     assert words == Counter(word for text in TEXTS for word in text.split())
     assert sampled == 3
-    assert shown == [2] * len(shown) and len(shown) <= 3, "the run may end while the last pair is on its way"
+    assert shown in ([2] * 2, [2] * 3), "the run may end while the last pair is on its way"
     check(handler, workers={"read": 2, "pair": 8})
     tried = count(handler)
     assert tried.pop("progress", 0) <= 6

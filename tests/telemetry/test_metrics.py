@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,21 +12,20 @@ from prometheus_client.samples import Exemplar
 
 from tests.telemetry.conftest import ByHand, Spans
 from tracedflow import Context, Event, RunReport, StartEvent, StepCall, StopEvent, Workflow, step
-from tracedflow.errors import StepTimeoutError
 from tracedflow.middleware import (
     EventDropped,
     EventStreamed,
     LoopBlocked,
     MiddlewareFailed,
     Observer,
-    RetryScheduled,
     RunStalled,
     StepTimedOut,
     WaitEnded,
 )
 from tracedflow.records import JoinReport, WaitReport
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
-from tracedflow.telemetry import Metrics, Tracing, metrics, names
+from tracedflow.telemetry import Metrics, Tracing, names
+from tracedflow.testing import virtual_time
 
 TWICE = retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(2))
 
@@ -266,17 +264,19 @@ def test_the_wait_for_a_limit_is_timed(registry: CollectorRegistry) -> None:
     assert value(registry, "tracedflow_limit_wait_seconds_sum", limit="openai", workflow="Flow", step="work") == 0.25
 
 
-def test_an_execution_that_ends_between_two_attempts_counts_no_attempt_twice(registry: CollectorRegistry) -> None:
-    hand = ByHand(Metrics(registry))
+@virtual_time()
+async def test_an_execution_that_ends_between_two_attempts_counts_no_attempt_twice() -> None:
+    registry = CollectorRegistry()
 
-    def body(call: StepCall) -> StopEvent:
-        error = StepTimeoutError("slow")
-        hand.chain.notice(RetryScheduled(run=call.run, at=0.0, call=call, attempt=1, delay=9.0, error=error))
-        raise asyncio.CancelledError
+    class Slow(Workflow):
+        @step(timeout=1, retry_policy=retry_policy(wait=wait_fixed(9), stop=stop_after_attempt(2)))
+        async def work(self, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(2)
+            return StopEvent()
 
-    hand.body = body
-    with pytest.raises(asyncio.CancelledError):
-        hand.go()
+    handler = Slow(timeout=60, middleware=[Metrics(registry)], telemetry=False).run()
+    await asyncio.sleep(5)
+    await handler.cancel_run()
     samples = [s for f in registry.collect() for s in f.samples if s.name == "tracedflow_step_attempts_total"]
     assert [(s.labels["outcome"], s.labels["error_type"], s.value) for s in samples] == [
         ("timeout", "tracedflow.errors.StepTimeoutError", 1.0)
@@ -286,35 +286,59 @@ def test_an_execution_that_ends_between_two_attempts_counts_no_attempt_twice(reg
 # ------------------------------------------------------------------------------------------------------ at scrape
 
 
-@pytest.fixture
-def depths() -> Iterator[None]:
-    metrics.queue_depths = lambda: [("Flow", "work", 2), ("Flow", "work", 3)]
-    yield
-    metrics.queue_depths = None
+class Busy(Workflow):
+    """One slot, three events: one runs until it is let go, two wait."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(timeout=None, telemetry=False, **options)
+        self.started, self.go_on = asyncio.Event(), asyncio.Event()
 
-@pytest.mark.usefixtures("depths")
-def test_queue_depths_of_all_runs_are_summed_at_scrape(registry: CollectorRegistry) -> None:
-    by_hand(registry)
-    assert value(registry, "tracedflow_queue_depth", workflow="Flow", step="work") == 5
+    @step
+    async def plan(self, ev: StartEvent) -> list[Query]:
+        return [Query(), Query(), Query()]
 
+    @step(num_workers=1)
+    async def work(self, ev: Query) -> Answer:
+        self.started.set()
+        await self.go_on.wait()
+        return Answer()
 
-def test_a_live_run_shows_its_age_and_its_steps_and_an_ended_one_zero(registry: CollectorRegistry) -> None:
-    hand = ByHand(Metrics(registry))
-    hand.run.started_at -= 100
-    seen: list[float | None] = []
-
-    def body(call: StepCall) -> StopEvent:
-        seen.append(value(registry, "tracedflow_run_oldest_age_seconds", workflow="Flow"))
-        seen.append(value(registry, "tracedflow_steps_active", workflow="Flow", step="work"))
-        seen.append(value(registry, "tracedflow_runs_active", workflow="Flow", state="running"))
+    @step
+    async def gather(self, ev: list[Answer]) -> StopEvent:
         return StopEvent()
 
-    hand.body = body
-    hand.go()
-    assert (seen[0] or 0) >= 100
-    assert seen[1:] == [1, 1]
-    assert value(registry, "tracedflow_run_oldest_age_seconds", workflow="Flow") == 0
+
+@virtual_time()
+async def test_a_scrape_shows_age_steps_and_queues_of_live_runs_and_zero_when_they_ended() -> None:
+    registry = CollectorRegistry()
+    flow = Busy(middleware=[Metrics(registry)])
+    handlers = [flow.run(), flow.run()]
+    await flow.started.wait()
+    await asyncio.sleep(100)
+    work = {"workflow": "Busy", "step": "work"}
+    assert value(registry, "tracedflow_run_oldest_age_seconds", workflow="Busy") == pytest.approx(100)
+    assert value(registry, "tracedflow_steps_active", **work) == 2
+    assert value(registry, "tracedflow_queue_depth", **work) == 4
+    assert value(registry, "tracedflow_runs_active", workflow="Busy", state="running") == 2
+    flow.go_on.set()
+    await asyncio.gather(*handlers)
+    assert value(registry, "tracedflow_run_oldest_age_seconds", workflow="Busy") == 0
+    assert value(registry, "tracedflow_steps_active", **work) == 0
+    assert value(registry, "tracedflow_queue_depth", **work) is None
+
+
+@virtual_time()
+async def test_a_scrape_of_a_live_run_has_what_it_did_so_far() -> None:
+    registry = CollectorRegistry()
+    flow = Busy(middleware=[Metrics(registry)])
+    handler = flow.run()
+    await flow.started.wait()
+    planned = {"workflow": "Busy", "step": "plan", "outcome": "success", "error_type": ""}
+    assert value(registry, "tracedflow_step_attempts_total", **planned) == 1
+    assert value(registry, "tracedflow_events_total", workflow="Busy", event_type="Query", action="emitted") == 3
+    flow.go_on.set()
+    await handler
+    assert value(registry, "tracedflow_events_total", workflow="Busy", event_type="Query", action="emitted") == 3
 
 
 # ------------------------------------------------------------------------------------------------------ exemplars, cap
@@ -354,7 +378,7 @@ def test_past_the_cap_new_label_sets_count_as_other_with_one_warning(
     with caplog.at_level(logging.WARNING):
         by_hand(registry, *[(EventStreamed, {"event_type": f"E{number}"}) for number in range(6)])
     other = {"workflow": "_other", "event_type": "_other", "action": "_other"}
-    assert value(registry, "tracedflow_events_total", **other) == 3
+    assert value(registry, "tracedflow_events_total", **other) == 4  # three streamed, and the dispatched one
     assert [record.message for record in caplog.records if "tracedflow_events_total" in record.message] == [
         "metric tracedflow_events_total has 3 label sets; further ones count as '_other'. Are there names made from data, such as a run id?"
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..events import Event, StopEvent
+from ..retry_policy import max_attempts
 
 if TYPE_CHECKING:
     from ..decorators import StepConfig
@@ -77,7 +78,6 @@ class StepCall:
     started_at: float  # run clock
     headers: Mapping[str, str] | None = None
     # Not slotted, and set when they change: an object with 30 slots to fill and five containers cost 2 µs a step.
-    max_attempts: int | None = field(default=None, init=False)
     attempts: int = field(default=0, init=False)
     queued: float = field(default=0.0, init=False)  # seconds waiting for a slot or a limit, over all attempts
     backoff: float = field(default=0.0, init=False)  # seconds between attempts
@@ -110,6 +110,11 @@ class StepCall:
     def step(self) -> str:
         """The name of the step."""
         return self.config.name
+
+    @property
+    def max_attempts(self) -> int | None:
+        """How many attempts its retry policy allows at most; None: it has none, or does not say."""
+        return max_attempts(self.config.retry_policy)
 
     @property
     def causes(self) -> tuple[Cause, ...]:

@@ -33,6 +33,7 @@ from ._stops import (
     ForesightedStop,
     RetryStop,
     Stop,
+    most_attempts,
     stop_after_attempt,
     stop_after_delay,
     stop_all,
@@ -72,6 +73,7 @@ __all__ = [
     "Stop",
     "Wait",
     "ask",
+    "max_attempts",
     "retry_all",
     "retry_always",
     "retry_any",
@@ -209,6 +211,11 @@ def ask(policy: RetryPolicy, *, elapsed: float, attempts: int, error: Exception,
         delay.close()  # else Python warns that nobody awaited it
         remedy += "; declare `next` with `def`, not `async def`"
     raise WorkflowRuntimeError(f"Retry policy {policy!r} returned {delay!r} after failure {attempts}; return {remedy}.")
+
+
+def max_attempts(policy: object) -> int | None:
+    """Return how many attempts a policy allows at most; None: it does not say."""
+    return most_attempts(policy.stop) if isinstance(policy, _ComposedPolicy) else None
 
 
 def seed_for(run_id: str, step: str, failures: int) -> int:

@@ -87,6 +87,21 @@ class stop_all(RetryStop):  # noqa: N801
         return all(call(stop, attempts, elapsed, upcoming_sleep=upcoming_sleep) for stop in self.stops)
 
 
+def most_attempts(stop: object) -> int | None:
+    """Return after how many attempts a stop gives up at the latest; None: it does not say."""
+    match stop:
+        case stop_after_attempt():
+            return stop.max_attempt_number
+        case stop_any():
+            return min([known for part in stop.stops if (known := most_attempts(part)) is not None], default=None)
+        case stop_all():
+            bounds = [most_attempts(part) for part in stop.stops]
+            known = [bound for bound in bounds if bound is not None]
+            return max(known, default=None) if len(known) == len(bounds) else None
+        case _:
+            return None
+
+
 class stop_never(RetryStop):  # noqa: N801
     """Never give up."""
 

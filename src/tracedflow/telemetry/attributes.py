@@ -37,15 +37,16 @@ def of_run(call: RunCall) -> Attributes:
 
 def of_every_execution(base: Attributes, call: StepCall) -> Attributes:
     """Return what every span of a step has in a run; `base` is what every span of the run has."""
-    return {**base, names.STEP_NAME: call.step, names.CODE_FUNCTION_NAME: call.config.code_name}
+    attributes: Attributes = {**base, names.STEP_NAME: call.step, names.CODE_FUNCTION_NAME: call.config.code_name}
+    if (most := call.max_attempts) is not None:
+        attributes[names.STEP_MAX_ATTEMPTS] = most
+    return attributes
 
 
 def of_step(of_execution: Attributes, call: StepCall, causes: Sequence[Cause]) -> Attributes:
     """Return what a step span has from its start, where samplers see it."""
     attributes = of_execution.copy()
     attributes[names.STEP_QUEUE_WAIT] = call.started_at - call.enqueued_at
-    if call.max_attempts is not None:
-        attributes[names.STEP_MAX_ATTEMPTS] = call.max_attempts
     if causes:
         cause = causes[0]
         attributes[names.EVENT_TYPE] = cause.event_type

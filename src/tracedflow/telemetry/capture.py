@@ -101,7 +101,7 @@ def _contents(value: Any, show: Any, depth: int) -> Any:
     if isinstance(value, BaseModel):
         return _fields(value, show, depth)
     if isinstance(value, Mapping):
-        pairs: list[tuple[Any, Any]] = list(value.items())[:_ITEMS]  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        pairs = list(dict[Any, Any](cast("Any", value)).items())[:_ITEMS]
         return {str(key): MASK if _SECRET_NAMES.search(str(key)) else show(item, depth + 1) for key, item in pairs if _is_key(key)}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [show(item, depth + 1) for item in list(cast("Iterable[Any]", value))[:_ITEMS]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from .. import _live
 from ..context import current_scope
 from ..middleware import Observer, RunCall, StepCall
 from .redaction import captures_text, mask
@@ -15,23 +17,53 @@ if TYPE_CHECKING:
     from ..events import StopEvent
     from ..middleware import RunNext
 
+_log = logging.getLogger("tracedflow.runs")
+
+HEARTBEAT = 300.0  # seconds
 _NOWHERE: dict[str, object] = {"trace_id": "", "span_id": "", "run_id": "", "workflow": "", "step": "", "attempt": 0, "tags": {}}
 
 _run: ContextVar[RunCall | None] = ContextVar("tracedflow_log_run", default=None)
 
 
+class _Heart:
+    """Logs a sign of life of one run at intervals: what it does and waits for."""
+
+    __slots__ = ("_call", "_timer")
+
+    def __init__(self, call: RunCall) -> None:
+        self._call = call
+        self._timer = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+
+    def _beat(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        try:
+            runner = next((each for each in _live.live() if each.run_id == self._call.run_id), None)
+            if runner is not None:
+                _log.info("%s", mask(str(runner.report()), (self._call.start_event,)), extra=_fields(self._call))
+        except Exception:  # noqa: BLE001 - a timer of ours: nobody else would catch it
+            _log.exception("run %s could not be reported", self._call.run_id)
+
+    def stop(self) -> None:
+        """Be still."""
+        self._timer.cancel()
+
+
 class Logs(Observer):
     """Remembers the run that the code of a context runs in, for what is logged in a run but outside its steps.
 
-    The step is known to the engine: a layer around each step would only repeat that, at a microsecond a step.
+    The step is known to the engine: a layer around each step would only repeat that, at a microsecond a step. Of a run
+    that takes long, every five minutes a record to the logger `tracedflow.runs` says what it does.
     """
 
     async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
         """Bind the run."""
-        token = _run.set(call)
+        token, heart = _run.set(call), _Heart(call)
         try:
             return await call_next(call)
         finally:
+            heart.stop()
             with suppress(ValueError):  # a coroutine that the garbage collector closes is in another context
                 _run.reset(token)
 

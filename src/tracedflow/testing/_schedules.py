@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
+from .. import _live
 from .._dispatch import current_runner
 from .._state import Execution
 from ..events import StopEvent
@@ -16,6 +17,7 @@ from ._time import run_virtual
 
 ResultT = TypeVar("ResultT")
 
+_AGES = 1e9  # virtual seconds, 31 years: a loop gets there only when nothing else is left to happen
 _PARTS = 4  # of the longest pause: few different ones, so that many things fall on the same moment
 
 
@@ -83,7 +85,8 @@ def explore(
             assert await Shop(middleware=[schedule]).run(count=2) == "paid 6"
 
     What a program raises gets a note with its seed: `explore(program, seeds=[seed])` raises it again, unless threads take
-    part, whose order no seed decides.
+    part, whose order no seed decides. A program in which nothing can happen any more raises TimeoutError, which says of each
+    live run what it is doing.
 
     Args:
         program: called with the schedule, to be given to its workflows as their first layer.
@@ -93,8 +96,29 @@ def explore(
     found: list[ResultT] = []
     for seed in range(seeds) if isinstance(seeds, int) else seeds:
         try:
-            found.append(run_virtual(program(Schedule(seed, longest=longest)), seed=seed))
+            found.append(run_virtual(_ended(program(Schedule(seed, longest=longest))), seed=seed))
         except BaseException as error:
             error.add_note(f"under the schedule of seed {seed}; explore(..., seeds=[{seed}]) repeats it")
             raise
     return found
+
+
+async def _ended(program: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Await a program; when no timer is left but one set for ages later, it will never end."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    stuck: list[str] = []
+
+    def give_up() -> None:
+        stuck.extend(("nothing can happen any more, and the program has not ended", *(str(runner.report()) for runner in _live.live())))
+        assert task is not None
+        task.cancel()
+
+    timer = loop.call_later(_AGES, give_up)
+    try:
+        return await program
+    except asyncio.CancelledError:
+        if stuck:
+            raise TimeoutError("\n".join(stuck)) from None
+        raise
+    finally:
+        timer.cancel()

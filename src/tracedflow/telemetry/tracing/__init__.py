@@ -189,6 +189,7 @@ class Tracing(Observer):
             state.marker.cancel()
         secrets = state.secrets(call)
         try:
+            state.abandon()
             state.end_waits(error, secrets)
             if state.recording:
                 _describe_run(call, state, result, error, secrets)
@@ -286,6 +287,7 @@ def _start_attempt(call: AttemptCall, state: LiveTrace) -> Span:
     facts: Attributes = {**state.base, names.STEP_NAME: call.step.step, names.STEP_ATTEMPT: call.attempt}
     name = names.ATTEMPT_SPAN.format(step=call.step.step)
     span = state.tracer.start_span(name, context=_parent_of_attempt(call, state), attributes=facts)
+    state.attempts[call.step.execution] = span
     context = span.get_span_context()
     if context.is_valid:
         call.trace_id, call.span_id = trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
@@ -325,7 +327,8 @@ def _describe_run(
 
 
 def _end_step(call: StepCall, state: LiveTrace, span: Span, result: StepResult, error: BaseException | None) -> None:
-    state.steps.pop(call.execution, None)
+    if state.steps.pop(call.execution, None) is not span:
+        return  # it was abandoned, and ended with the run
     try:
         if state.has_late_waits:
             state.settle_waits(call, error)
@@ -346,6 +349,8 @@ def _end_step(call: StepCall, state: LiveTrace, span: Span, result: StepResult, 
 
 
 def _end_attempt(call: AttemptCall, state: LiveTrace, span: Span, result: StepResult, error: BaseException | None) -> None:
+    if state.attempts.pop(call.step.execution, None) is not span:
+        return  # it was abandoned, and ended with the run
     try:
         if span.is_recording():
             outcome = outcome_of_step(call.step, result, error)

@@ -30,7 +30,7 @@ class LiveTrace:
     """The open spans of one run, or of one segment of it."""
 
     __slots__ = (
-        "_failed", "_fatal_waits", "_late_waits", "base", "capture", "context", "identity", "known_steps", "marker", "recording",
+        "_failed", "_fatal_waits", "_late_waits", "attempts", "base", "capture", "context", "identity", "known_steps", "marker", "recording",
         "shows_payloads", "span", "steps", "trace_id", "tracer", "waits",
     )  # fmt: skip
 
@@ -46,6 +46,7 @@ class LiveTrace:
         self.known_steps: dict[str, tuple[str, Attributes]] = {}  # name -> that of its spans, and what all of them have
         self.shows_payloads = capture in ("summary", "full")
         self.steps: dict[int, Span] = {}
+        self.attempts: dict[int, Span] = {}  # by the execution that they are of
         self.waits: dict[int, Span] = {}
         self.marker: asyncio.TimerHandle | None = None
         self._late_waits: dict[int, list[tuple[Span, int]]] = {}  # execution -> waits that timed out, and when
@@ -72,6 +73,14 @@ class LiveTrace:
     def secrets(self, call: RunCall) -> tuple[object, ...]:
         """Return what a text about the run may repeat: its own start event, and what its failed steps were given."""
         return (call.start_event, *(secret for _, known in self._failed for secret in known))
+
+    def abandon(self) -> None:
+        """End the spans of steps that do not stop, with the run: what they do later belongs to nothing."""
+        for span in (*self.attempts.values(), *self.steps.values()):
+            span.set_attribute(names.OUTCOME, "cancelled")
+            span.end()
+        self.attempts.clear()
+        self.steps.clear()
 
     # --- instants ---
 
