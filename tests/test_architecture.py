@@ -62,6 +62,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "context",
         "_threads",
         "_stream",
+        "_lifecycle",
         "_turn",
         "_watchdog",
         "_permits",
@@ -80,7 +81,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_runner",
         "handler",
     ),
-    "facade": ("_naming", "_owner", "_persistence", "workflow", "checkpointer"),
+    "facade": ("_naming", "_owner", "_persistence", "_result_type", "workflow", "checkpointer"),
     "edges": (
         "telemetry",
         "drawing",

@@ -281,7 +281,7 @@ async def test_what_is_no_event_is_refused_where_it_is_written(wrong: Any) -> No
     assert await read(Flow().run()) == [StopEvent]
 
 
-async def test_a_stop_event_that_is_only_written_ends_nothing() -> None:
+async def test_a_stop_event_that_is_only_written_ends_the_reader_and_not_the_run() -> None:
     class Flow(Workflow):
         @step
         async def first(self, ctx: Context, ev: StartEvent) -> Other:
@@ -294,8 +294,10 @@ async def test_a_stop_event_that_is_only_written_ends_nothing() -> None:
             return StopEvent("real")
 
     handler = Flow().run()
-    assert await read(handler) == [StopEvent, 1, StopEvent]
+    stream = handler.stream_events()
+    assert shown([event async for event in stream]) == [StopEvent]
     assert await handler == "real"
+    assert await read(handler, offset=stream.offset) == [1, StopEvent]
 
 
 async def test_the_streams_of_two_runs_do_not_meet() -> None:

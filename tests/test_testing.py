@@ -645,3 +645,13 @@ def test_the_check_tells_of_every_kind_of_notice() -> None:
     call: Any = type("Call", (), {"run": type("Run", (), {"workflow": "f", "run_id": "r"}), "started_at": 1.0, "step": "s"})
     known = {kind for kind in vars(protocol).values() if isinstance(kind, type) and issubclass(kind, Notice) and kind is not Notice}
     assert {type(notice) for notice in every_notice(call)} == known
+
+
+@pytest.mark.parametrize("seconds", [1e7, 1e8, 1e9, 1e10])
+def test_virtual_time_gets_through_years(seconds: float) -> None:
+    async def long() -> float:
+        await asyncio.sleep(0.1)
+        await asyncio.sleep(seconds)
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(long()) == pytest.approx(seconds + 0.1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import _state as st
 from ._scope import cause_of
-from .events import Event
+from .events import Event, InternalDispatchEvent
 from .middleware import EventDropped, EventSent, EventStreamed, JoinWaiting, StepCall
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def publish(runner: Runner, event: Event, execution: int | None) -> None:
-    """Put an event on the stream."""
+    """Put an event on the stream, where the engine's own have no place that counts."""
+    if isinstance(event, InternalDispatchEvent):
+        runner.log.tell(event)
+        return
     runner.log.append(event)
     if runner.chain.hears(EventStreamed):
         runner.chain.notice(

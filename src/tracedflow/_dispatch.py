@@ -46,7 +46,7 @@ class Dispatcher:
     """Calls the steps of one workflow instance through one chain. `chain` is folded here, once."""
 
     def __init__(self, layers: Sequence[Middleware]) -> None:
-        self.chain = Chain(layers, run=self._run, step=self._attempts, attempt=self._attempt)
+        self.chain: Chain = Chain(layers, run=self._run, step=self._attempts, attempt=self._attempt)
 
     async def _run(self, call: RunCall) -> StopEvent | None:
         """The innermost `run`: whatever context variables are set now, every step sees."""

@@ -33,13 +33,13 @@ class Graph:
     def __init__(self, name: str, place: Callable[[], str], steps: Mapping[str, StepConfig]) -> None:
         self.name = name
         self._place = place  # asked for in errors only: finding a class parses its file, 40 ms for a long one
-        self.steps = dict(steps)
-        self.accepted = _unique(event for step in self.steps.values() for event in step.accepted_events)
-        self.produced = _unique(event for step in self.steps.values() for event in step.return_types)
-        self.start_events = [event for event in self.accepted if issubclass(event, StartEvent)]
-        self.stop_events = [event for event in self.produced if _is(event, StopEvent)]
-        self.has_resources = any(step.resources for step in self.steps.values())
-        self.has_joins = any(step.collection_param or step.is_multi_slot or step.is_fan_out for step in self.steps.values())
+        self.steps: dict[str, StepConfig] = dict(steps)
+        self.accepted: list[type[Event]] = _unique(event for step in self.steps.values() for event in step.accepted_events)
+        self.produced: list[type[Any]] = _unique(event for step in self.steps.values() for event in step.return_types)
+        self.start_events: list[type[StartEvent]] = [event for event in self.accepted if issubclass(event, StartEvent)]
+        self.stop_events: list[type[StopEvent]] = [event for event in self.produced if _is(event, StopEvent)]
+        self.has_resources: bool = any(step.resources for step in self.steps.values())
+        self.has_joins: bool = any(step.collection_param or step.is_multi_slot or step.is_fan_out for step in self.steps.values())
         self._routes: dict[type[Event], tuple[str, ...]] = {}
         self._feeds: dict[str, tuple[str, ...]] = {}
 

@@ -15,49 +15,36 @@ from . import _state as st
 from ._announce import dropped, joined, publish, routed
 from ._dispatch import Dispatcher, current_runner
 from ._ending import Ending, annotate, close_resources, last_event, recover, set_deadline, tear_down, timeout_error
+from ._lifecycle import Lifecycle
 from ._permits import acquire
 from ._report import report_of
-from ._scope import StepScope
+from ._scope import BoundStep, StepScope
 from ._sending import check_queue, send_now
 from ._settings import RunSettings
 from ._snapshot import SavedRun
 from ._stalls import StallWatch
 from ._stepwise import Stepper
 from ._stream import EventLog, EventStream
-from ._turn import may_go_on, turn_of
+from ._turn import Turn, may_go_on, turn_of
 from .clock import active as active_clock
 from .context import Context
-from .errors import (
-    QueueFullError,
-    WorkflowCancelledByUser,
-    WorkflowStalledError,
-)
-from .events import (
-    Event,
-    StopEvent,
-)
-from .middleware import (
-    EventSent,
-    LoopBlocked,
-    RunCall,
-    RunResumed,
-    RunStalled,
-    RunSuspended,
-)
+from .errors import QueueFullError, WorkflowCancelledByUser, WorkflowStalledError
+from .events import Event, InternalDispatchEvent, StopEvent
+from .middleware import EventSent, LoopBlocked, RunCall, RunResumed, RunStalled, RunSuspended
 from .outcomes import error_type, outcome_of_step
 from .records import RecordLog
 
 if TYPE_CHECKING:
     from ._graph import Graph
+    from .clock import Clock
     from .handler import WorkflowHandler
     from .limits import Limiter, Permit
+    from .middleware import Chain
     from .records import RunReport
     from .resource._supply import RunResources
     from .workflow import Workflow
 
 _log = logging.getLogger("tracedflow")
-
-_LATE = 0.1  # seconds after which a timer that fires late is worth a word
 
 
 class Runner:
@@ -78,24 +65,24 @@ class Runner:
         self.workflow = workflow
         self.graph = graph
         self.dispatcher = dispatcher
-        self.chain = dispatcher.chain
-        self.tells_sent = self.chain.hears(EventSent)  # asked once: it would be asked for every event
-        self.call = call
-        self.run_id = call.run_id
+        self.chain: Chain = dispatcher.chain
+        self.tells_sent: bool = self.chain.hears(EventSent)  # asked once: it would be asked for every event
+        self.call: RunCall = call
+        self.run_id: str = call.run_id
         self.state = state
         self.settings = settings
         self._stepwise = settings.stepwise
-        self.cancel_grace = settings.cancel_grace
+        self.cancel_grace: float = settings.cancel_grace
         self.context = context
         self.parent = parent
-        self.loop = asyncio.get_running_loop()
-        self.thread_id = threading.get_ident()
-        self.clock = active_clock.get()
-        self.now = self.clock.now  # the run clock
-        self.records = RecordLog(call.run_id, call.workflow, settings.keep_records)
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.thread_id: int = threading.get_ident()
+        self.clock: Clock = active_clock.get()
+        self.now: Callable[[], float] = self.clock.now  # the run clock
+        self.records: RecordLog = RecordLog(call.run_id, call.workflow, settings.keep_records)
         call.records = self.records
-        self.stalls = StallWatch(self)
-        self.log = EventLog(settings.keep_events, self.stalls.look)
+        self.stalls: StallWatch = StallWatch(self)
+        self.log: EventLog = EventLog(settings.keep_events, self.stalls.look)
         self.scopes: dict[int, StepScope] = {}
         self.children: set[Runner] = set()
         self.permits: list[tuple[Limiter, Permit]] = []
@@ -105,21 +92,22 @@ class Runner:
         self.deadline: float | None = None
         self.handler: WorkflowHandler[Any]
         self.task: asyncio.Task[None]
-        self.steps = workflow._bound_steps(graph)
+        self.steps: dict[str, BoundStep] = workflow._bound_steps(graph)
         self._step_context: contextvars.Context | None = None
         self.ready: deque[st.Execution] = deque()
         self.choose: Callable[[deque[st.Execution]], st.Execution] = deque.popleft  # a test tool may explore other orders here
-        self.turn = turn_of(self.loop)
+        self.turn: Turn = turn_of(self.loop)
         self._going_on: StepScope | None = None  # the execution whose task is free to go on
         self._next: StepScope | None = None  # what it goes on with
-        self.unbegun = 0  # executions that were started and have not run yet
+        self.unbegun: int = 0  # executions that were started and have not run yet
         self.timers: dict[int, asyncio.TimerHandle] = {}
         self.ending: Ending | None = None
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._warned: set[str] = set()
         self.resumes = resumes
         self.sent_early: list[tuple[Event, str | None]] = [] if resumes is None else list(resumes.early)
-        self.stepper = Stepper(self)
+        self.stepper: Stepper = Stepper(self)
+        self.lifecycle: Lifecycle | None = None  # made for the first reader of internal events
         self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
         self._final_report: RunReport | None = None
         self._ended_at: float | None = None
@@ -161,7 +149,10 @@ class Runner:
 
     def apply(self, happened: st.Input) -> None:
         """Change the state by one input and carry out what follows. On the run's loop only."""
-        for command in st.reduce(self.state, happened, self.graph):
+        commands = st.reduce(self.state, happened, self.graph)
+        if self.lifecycle is not None:
+            commands = self.lifecycle.follow(happened, commands)
+        for command in commands:
             if type(command) is st.Start:
                 self.ready.append(command.execution)
             elif type(command) is st.Routed:
@@ -181,7 +172,13 @@ class Runner:
 
     def stream(self, offset: int | None, *, expose_internal: bool) -> EventStream:
         """Attach a reader to the stream."""
-        return EventStream(self.log, offset, expose_internal=expose_internal)
+        first: Sequence[InternalDispatchEvent] = ()
+        if expose_internal and not self.log.closed:
+            if self.lifecycle is None:
+                self.lifecycle = Lifecycle(self.state, self.ready, stepwise=self._stepwise)
+            if self.has_begun:
+                first = self.lifecycle.now()
+        return EventStream(self.log, offset, expose_internal=expose_internal, first=first)
 
     def step_completed(self, scope: StepScope, events: Sequence[Event], *, stream: bool = False) -> None:
         """Hear from the dispatcher that a step execution ended well."""
@@ -436,6 +433,8 @@ class Runner:
         self.records.close(ending.status.replace("_", " "), self._ended_at - self.call.started_at, self._final_report)
         if error is not None and self.abandoned:
             error.add_note(f"abandoned after cancellation: {', '.join(f'`{name}`' for name in self.abandoned)}")
+        for told in self.lifecycle.closing() if self.lifecycle is not None else ():
+            self.log.tell(told)
         last = last_event(self, stop, error)
         if last is not None:
             self.log.append(last)

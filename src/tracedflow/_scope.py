@@ -70,10 +70,10 @@ class StepScope:
     """One live step execution: what its Context, its attempts and its end need. Never outlives its run."""
 
     # Most executions never change these; set on the class, they cost nothing to open.
-    attempt = 0
-    ended = False
+    attempt: int = 0
+    ended: bool = False
     in_thread = False
-    sent_calls = 0
+    sent_calls: int = 0
     outcome: Outcome = "skipped"
     error: str | None = None
     returned: object = NOTHING_YET  # by the step itself
@@ -91,7 +91,7 @@ class StepScope:
     _marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the last attempt
     _emitted_before = 0
     _measured_before = 0
-    ended_at = 0.0
+    ended_at: float = 0.0
     task: asyncio.Task[None]
 
     def __init__(self, runner: Runner, step: BoundStep, execution: st.Execution, now: float) -> None:
@@ -99,7 +99,7 @@ class StepScope:
         self.step = step
         self.execution = execution
         inputs = execution.inputs
-        call = self.call = StepCall(
+        self.call: StepCall = StepCall(
             run=runner.call,
             config=step.config,
             execution=execution.id,
@@ -111,7 +111,7 @@ class StepScope:
         )
         queued = now - execution.ready_at
         if queued > 0:
-            call.queued = queued
+            self.call.queued = queued
 
     def _origin(self) -> tuple[Cause, ...]:
         return tuple([cause_of(envelope) for envelope in self.execution.inputs])

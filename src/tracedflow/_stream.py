@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
 
 from .errors import StreamOffsetError
-from .events import Event, InternalDispatchEvent
+from .events import Event, InternalDispatchEvent, StopEvent
 
 DEFAULT_KEPT = 10_000
 
@@ -20,6 +20,10 @@ class _Cursor:
     offset: int
     expose_internal: bool
     waiter: asyncio.Future[None] | None = None
+    # The engine's own events, each with the offset that it stands before. They are this reader's alone: kept in the log,
+    # they would shift the offsets of all readers.
+    internal: deque[tuple[int, InternalDispatchEvent]] = field(default_factory=deque[tuple[int, InternalDispatchEvent]])
+    lost: int = 0  # internal events that it left unread too long
 
     def wake(self) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -31,8 +35,8 @@ class EventLog:
 
     def __init__(self, kept: int | None, on_idle: Callable[[], None]) -> None:
         self.events: deque[Event] = deque(maxlen=kept)
-        self.gone = 0  # events no longer kept
-        self.closed = False
+        self.gone: int = 0  # events no longer kept
+        self.closed: bool = False
         self._cursors: set[_Cursor] = set()
         self._interrupted: int | None = None  # where the last reader that left early stopped
         self._on_idle = on_idle
@@ -43,14 +47,9 @@ class EventLog:
         return self.gone + len(self.events)
 
     @property
-    def wants_internal(self) -> bool:
-        """Whether a reader asked for the engine's own events."""
-        return any(cursor.expose_internal for cursor in self._cursors)
-
-    @property
     def is_drained(self) -> bool:
         """Whether every attached reader has taken all events and asked for more."""
-        return all(cursor.waiter is not None and cursor.offset >= self.end for cursor in self._cursors)
+        return all(cursor.waiter is not None and cursor.offset >= self.end and not cursor.internal for cursor in self._cursors)
 
     def append(self, event: Event) -> None:
         """Add an event and wake the readers; nothing is added after the end."""
@@ -61,16 +60,30 @@ class EventLog:
         self.events.append(event)
         self._wake()
 
+    def tell(self, event: InternalDispatchEvent) -> None:
+        """Give an event of the engine's own to the attached readers that ask for those; it has no offset and is not kept."""
+        for cursor in tuple(self._cursors):
+            if cursor.expose_internal:
+                if len(cursor.internal) == self.events.maxlen:
+                    cursor.internal.popleft()
+                    cursor.lost += 1
+                cursor.internal.append((self.end, event))
+                cursor.wake()
+
     def close(self) -> None:
         """Let every reader end after the last event."""
         self.closed = True
         self._wake()
 
-    def attach(self, offset: int | None, *, expose_internal: bool) -> _Cursor:
-        """Add a reader. Without an offset it goes on where one that left early stopped, else from the first event."""
+    def attach(self, offset: int | None, *, expose_internal: bool, first: Iterable[InternalDispatchEvent] = ()) -> _Cursor:
+        """Add a reader. Without an offset it goes on where one that left early stopped, else from the first event.
+
+        `first` are internal events that only this one gets, where the stream is now.
+        """
         if offset is None:
             offset, self._interrupted = self._interrupted or 0, None
         cursor = _Cursor(offset, expose_internal)
+        cursor.internal.extend((self.end, event) for event in first)
         self._cursors.add(cursor)
         return cursor
 
@@ -97,25 +110,29 @@ class EventLog:
             cursor.waiter = None
 
     def _wake(self) -> None:
-        for cursor in self._cursors:
+        for cursor in tuple(self._cursors):  # a reader that nobody holds may go meanwhile
             cursor.wake()
 
 
 class EventStream(AsyncIterator[Event]):
-    """One reader of a run's stream: iterate with `async for`. It ends when the run ends, whatever way.
+    """One reader of a run's stream: iterate with `async for`. It ends with the first StopEvent, or when the run ends, whatever way.
 
     It is attached from its creation until its end, `aclose()`, or until nobody holds it. While it is attached and
     has not asked for the next event, its caller may still answer the run, so the run is not called stalled.
+
+    A StopEvent that a step only wrote to the stream ends the reader, not the run: `offset` tells another where to go on.
 
     Raises:
         StreamOffsetError: events from the offset on are no longer kept; the message says how many are gone.
     """
 
-    def __init__(self, log: EventLog, offset: int | None, *, expose_internal: bool = False) -> None:
+    def __init__(
+        self, log: EventLog, offset: int | None, *, expose_internal: bool = False, first: Iterable[InternalDispatchEvent] = ()
+    ) -> None:
         if offset is not None and offset < 0:
             raise ValueError(f"offset={offset} must be 0 or more")
         self._log = log
-        self._cursor = log.attach(offset, expose_internal=expose_internal)
+        self._cursor = log.attach(offset, expose_internal=expose_internal, first=first)
 
     @property
     def offset(self) -> int:
@@ -131,21 +148,25 @@ class EventStream(AsyncIterator[Event]):
             if not log.has(cursor):  # closed, or ended before
                 raise StopAsyncIteration
             if cursor.offset < log.gone:
-                log.detach(cursor)
-                raise StreamOffsetError(
-                    f"{log.gone - cursor.offset} events from offset {cursor.offset} on are no longer kept; "
-                    "read sooner, or keep more with Workflow(keep_events=)"
-                )
+                raise self._gone(f"{log.gone - cursor.offset} events from offset {cursor.offset} on")
+            if cursor.lost:
+                raise self._gone(f"{cursor.lost} internal events before offset {cursor.internal[0][0]}")
+            if cursor.internal and cursor.internal[0][0] <= cursor.offset:
+                return cursor.internal.popleft()[1]
             if cursor.offset < log.end:
                 event = log.events[cursor.offset - log.gone]
                 cursor.offset += 1
-                if cursor.expose_internal or not isinstance(event, InternalDispatchEvent):
-                    return event
-            elif log.closed:
+                if isinstance(event, StopEvent):
+                    log.detach(cursor)
+                return event
+            if log.closed:
                 log.detach(cursor)
                 raise StopAsyncIteration
-            else:
-                await log.more(cursor)
+            await log.more(cursor)
+
+    def _gone(self, what: str) -> StreamOffsetError:
+        self._log.detach(self._cursor)
+        return StreamOffsetError(f"{what} are no longer kept; read sooner, or keep more with Workflow(keep_events=)")
 
     async def aclose(self) -> None:
         """Detach from the run; iterating again ends at once."""

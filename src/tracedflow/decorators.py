@@ -6,7 +6,7 @@ import inspect
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import (
     TYPE_CHECKING,
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 StepFunction: TypeAlias = Callable[..., Any]
 """An `async def` or `def` that takes an event and returns an event, a list of events or None."""
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+Returned: TypeAlias = Event | Sequence[Event] | None
+"""What a step may return, as type checkers see it; a `Sequence`, as `list[Draft]` is no `list[Event]` to them."""
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Returned | Awaitable[Returned]])
 
 GRAPH_CHECKS = ("reachability", "terminal_event", "dead_end")
 """The checks of the graph that can be skipped, for a step or for a workflow."""

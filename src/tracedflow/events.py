@@ -6,7 +6,7 @@ import sys
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
@@ -29,20 +29,21 @@ class DictLikeModel(BaseModel):
     """
 
     # Dynamic data lives in pydantic's own extras: an `__init__` of ours would cost 1.9 µs per event (measured).
-    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, populate_by_name=True, protected_namespaces=())
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", arbitrary_types_allowed=True, populate_by_name=True, protected_namespaces=())
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         # Only a class that declares private attributes pays for accepting them as keywords.
         if cls.__private_attributes__ and getattr(cls.__init__, "__pydantic_base_init__", False):
-            cls.__init__ = _init_with_private_attributes  # type: ignore[method-assign,assignment]
+            type.__setattr__(cls, "__init__", _init_with_private_attributes)
 
     @property
     def _data(self) -> dict[str, Any]:
         extra = self.__pydantic_extra__
         if extra is None:  # a model made by `model_construct` of an older pickle
-            extra = self.__pydantic_extra__ = {}
+            extra = {}
+            object.__setattr__(self, "__pydantic_extra__", extra)
         if "_data" in extra:  # given as `_data={...}`, the shape of `model_dump()`
             nested = extra.pop("_data")
             extra.update(nested)

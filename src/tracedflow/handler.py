@@ -118,7 +118,8 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
         self._was_awaited = True
         return super().__await__()
 
-    __iter__ = __await__
+    def __iter__(self) -> Generator[Any, None, RunResultT]:
+        return self.__await__()
 
     def __repr__(self) -> str:
         state = self._runner.state.status.replace("_", " ")

@@ -83,9 +83,9 @@ class Limit:
         if per_second is None and burst != 1:
             raise ValueError(f"burst={burst!r} of Limit {name!r} needs per_second")
         self.name = name
-        self.concurrency = None if concurrency is None else _whole("concurrency", concurrency)
-        self.per_second = None if per_second is None else _positive("per_second", per_second)
-        self.burst = _whole("burst", burst)
+        self.concurrency: int | None = None if concurrency is None else _whole("concurrency", concurrency)
+        self.per_second: float | None = None if per_second is None else _positive("per_second", per_second)
+        self.burst: int = _whole("burst", burst)
         self._guard = threading.Lock()
         self._in_use = 0
         self._queue: OrderedDict[_Permit, None] = OrderedDict()  # a deque would make `cancel` slow

@@ -24,6 +24,7 @@ from ._naming import name_of
 from ._notebook import Drawn
 from ._owner import ResourceOwner
 from ._persistence import Persistent
+from ._result_type import result_problems
 from ._runner import Runner
 from ._scope import BoundStep, StepScope, bind
 from ._settings import FROM_STEP, RunOptions, RunSettings
@@ -190,7 +191,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         cached = None if self._instance_steps else cls._checked.get(self._skipped)
         graph = cached or self._built_graph()
         if cached is None and not self._disable_validation:
-            graph.validate(self._skipped)
+            graph.validate(self._skipped, result_problems(cls, Workflow, graph))
             if not self._instance_steps:
                 cls._checked[self._skipped] = graph
         self._graph, self._version, self._bound = graph, cls._checked, None
@@ -245,7 +246,8 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         """
         self._ready()
         graph = self._built_graph()
-        graph.validate(self._skipped, self._config_problems(graph) if validate_resource_configs else ())
+        configs = self._config_problems(graph) if validate_resource_configs else ()
+        graph.validate(self._skipped, [*result_problems(type(self), Workflow, graph), *configs])
         if validate_resources:  # only now: what is declared wrongly cannot be made
             graph.refuse(self._trial_problems(graph))
         return graph.takes_human_input

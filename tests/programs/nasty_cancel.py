@@ -131,6 +131,7 @@ async def read(handler: WorkflowHandler[Any]) -> list[Event]:
         if isinstance(event, Ask):
             await asyncio.sleep(5)
             with contextlib.suppress(WorkflowDone):
+                await handler.send_event(Answer(number=KINDS.index("both")))  # to a wait that its step left behind: nobody takes it
                 await handler.send_event(Answer(number=event.number))
     return events
 
@@ -154,6 +155,8 @@ async def main(schedule: Schedule) -> None:
     assert events[-1] is last
     assert [type(event) for event in events[:-1]] == [Ask] * (len(events) - 1)
     assert flow.open == 0, "every step is over when the run is"
+    answers = handler.why().events.get("Answer")
+    assert answers is None or answers.consumed <= 1
     check(handler, workers={"work": 3}, limits=[Many.gate])
     assert not tracedflow.runs(), "nested ones neither"
     for record in handler.record:

@@ -110,3 +110,20 @@ async def answered(handler: WorkflowHandler) -> object:
         if isinstance(event, InputRequiredEvent):
             await handler.send_event(HumanResponseEvent(response="payload-of-the-answer"))
     return await handler
+
+
+class Approval(Workflow):
+    """Prepares, asks, and goes on with the answer."""
+
+    @step
+    async def prepare(self, ev: StartEvent) -> Joined:
+        return Joined()
+
+    @step
+    async def ask(self, ctx: Context, ev: Joined) -> Approved:
+        await ctx.wait_for_event(HumanResponseEvent, waiter_event=InputRequiredEvent())
+        return Approved()
+
+    @step
+    async def finish(self, ev: Approved) -> StopEvent:
+        return StopEvent(result="done")

@@ -36,7 +36,7 @@ class SqliteCheckpoints:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._connection = self._connect()

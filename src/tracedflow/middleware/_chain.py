@@ -130,7 +130,7 @@ class Chain:
     __slots__ = ("_failed", "_heard", "attempt", "layers", "run", "single_attempt", "step")
 
     def __init__(self, layers: Sequence[Middleware], *, run: RunNext, step: StepNext, attempt: AttemptNext) -> None:
-        self.layers = tuple(layers)
+        self.layers: tuple[Middleware, ...] = tuple(layers)
         self._failed: set[tuple[str, str]] = set()
         self.run: RunNext = self._fold("run", run)
         self.step: StepNext = self._fold("step", step)

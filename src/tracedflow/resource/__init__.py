@@ -40,7 +40,7 @@ class ResourceManager:
     """
 
     def __init__(self) -> None:
-        self.kept = Kept()
+        self.kept: Kept = Kept()
         self._overrides: list[_Override] = []
 
     async def __aenter__(self) -> Self:

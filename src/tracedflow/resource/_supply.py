@@ -107,7 +107,7 @@ class RunResources:
         self.manager = manager
         self.start_event = start_event
         self.context = context
-        self.kept = Kept()
+        self.kept: Kept = Kept()
         self._files: dict[str, Any] = {}
         self._configs: dict[int, tuple[ResourceDefinition, Any]] = {}
 

@@ -31,7 +31,7 @@ class retry_if_exception(RetryCondition):  # noqa: N801 - these names are the pu
     """Retry if `predicate(error)` is true."""
 
     def __init__(self, predicate: Condition) -> None:
-        self.predicate = checked("predicate", predicate)
+        self.predicate: Condition = checked("predicate", predicate)
 
     def __call__(self, error: Exception, /) -> bool:
         """Ask the predicate."""
@@ -42,7 +42,7 @@ class retry_if_exception_type(RetryCondition):  # noqa: N801
     """Retry errors of these types."""
 
     def __init__(self, types: ExceptionTypes = Exception) -> None:
-        self.types = exception_types(types)
+        self.types: tuple[type[BaseException], ...] = exception_types(types)
 
     def __call__(self, error: Exception, /) -> bool:
         """Tell whether the error is an instance of one of the types."""
@@ -53,7 +53,7 @@ class retry_if_not_exception_type(RetryCondition):  # noqa: N801
     """Retry errors of all but these types."""
 
     def __init__(self, types: ExceptionTypes) -> None:
-        self.types = exception_types(types)
+        self.types: tuple[type[BaseException], ...] = exception_types(types)
 
     def __call__(self, error: Exception, /) -> bool:
         """Tell whether the error is an instance of none of the types."""
@@ -75,7 +75,7 @@ class retry_if_exception_message(RetryCondition):  # noqa: N801
         if (message is None) == (match is None):
             raise TypeError(f"give message or match, and not both: message is {message!r} and match is {match!r}")
         self.message = message
-        self.match = None if match is None else re.compile(match)
+        self.match: re.Pattern[str] | None = None if match is None else re.compile(match)
 
     def __call__(self, error: Exception, /) -> bool:
         """Tell whether the text of the error fits."""
@@ -94,7 +94,7 @@ class retry_if_exception_cause_type(RetryCondition):  # noqa: N801
     """Retry errors that were raised `from` one of these types, at any depth."""
 
     def __init__(self, types: ExceptionTypes) -> None:
-        self.types = exception_types(types)
+        self.types: tuple[type[BaseException], ...] = exception_types(types)
 
     def __call__(self, error: Exception, /) -> bool:
         """Tell whether a cause of the error is an instance of one of the types."""
@@ -112,7 +112,7 @@ class retry_any(RetryCondition):  # noqa: N801
     """Retry if any of the conditions says so; without conditions, never."""
 
     def __init__(self, *conditions: Condition) -> None:
-        self.conditions = all_checked("conditions", conditions)
+        self.conditions: tuple[Condition, ...] = all_checked("conditions", conditions)
 
     def __call__(self, error: Exception, /) -> bool:
         """Ask the conditions until one agrees."""
@@ -123,7 +123,7 @@ class retry_all(RetryCondition):  # noqa: N801
     """Retry if all of the conditions say so; without conditions, always."""
 
     def __init__(self, *conditions: Condition) -> None:
-        self.conditions = all_checked("conditions", conditions)
+        self.conditions: tuple[Condition, ...] = all_checked("conditions", conditions)
 
     def __call__(self, error: Exception, /) -> bool:
         """Ask the conditions until one refuses."""

@@ -39,7 +39,7 @@ class stop_after_attempt(RetryStop):  # noqa: N801
     """Give up after so many attempts in all."""
 
     def __init__(self, max_attempt_number: int) -> None:
-        self.max_attempt_number = count("max_attempt_number", max_attempt_number)
+        self.max_attempt_number: int = count("max_attempt_number", max_attempt_number)
 
     def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
         """Tell whether that many attempts were made."""
@@ -50,7 +50,7 @@ class stop_after_delay(RetryStop):  # noqa: N801
     """Give up once this time has passed since the first attempt started."""
 
     def __init__(self, max_delay: Duration) -> None:
-        self.max_delay = seconds("max_delay", max_delay, unbounded=True)
+        self.max_delay: float = seconds("max_delay", max_delay, unbounded=True)
 
     def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
         """Tell whether the time has passed."""
@@ -69,7 +69,7 @@ class stop_any(RetryStop):  # noqa: N801
     """Give up if any of the stops says so; without stops, never."""
 
     def __init__(self, *stops: Stop) -> None:
-        self.stops = all_checked("stops", stops)
+        self.stops: tuple[Stop, ...] = all_checked("stops", stops)
 
     def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
         """Ask the stops until one agrees."""
@@ -80,7 +80,7 @@ class stop_all(RetryStop):  # noqa: N801
     """Give up if all of the stops say so; without stops, at once."""
 
     def __init__(self, *stops: Stop) -> None:
-        self.stops = all_checked("stops", stops)
+        self.stops: tuple[Stop, ...] = all_checked("stops", stops)
 
     def __call__(self, attempts: int, elapsed: float, /, *, upcoming_sleep: float = 0.0) -> bool:
         """Ask the stops until one refuses."""
@@ -93,7 +93,7 @@ def most_attempts(stop: object) -> int | None:
         case stop_after_attempt():
             return stop.max_attempt_number
         case stop_any():
-            return min([known for part in stop.stops if (known := most_attempts(part)) is not None], default=None)
+            return min([most for part in stop.stops if (most := most_attempts(part)) is not None], default=None)
         case stop_all():
             bounds = [most_attempts(part) for part in stop.stops]
             known = [bound for bound in bounds if bound is not None]

@@ -43,7 +43,7 @@ class wait_fixed(RetryWait):  # noqa: N801
     """Wait the same time before each attempt."""
 
     def __init__(self, wait: Duration) -> None:
-        self.wait = seconds("wait", wait)
+        self.wait: float = seconds("wait", wait)
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
         """Return the time in seconds."""
@@ -61,9 +61,9 @@ class wait_incrementing(RetryWait):  # noqa: N801
     """Wait `start`, then `increment` longer each time (or shorter, if it is negative), between 0 and `max`."""
 
     def __init__(self, start: Duration = 0, increment: Duration = 100, max: Duration = inf) -> None:  # noqa: A002
-        self.start = seconds("start", start)
-        self.increment = seconds("increment", increment, signed=True)
-        self.max = seconds("max", max, unbounded=True)
+        self.start: float = seconds("start", start)
+        self.increment: float = seconds("increment", increment, signed=True)
+        self.max: float = seconds("max", max, unbounded=True)
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
         """Return the time in seconds."""
@@ -74,8 +74,10 @@ class wait_exponential(RetryWait):  # noqa: N801
     """Wait `multiplier * exp_base ** n`, between `min` and `max`: 1, 2, 4, ... seconds by default."""
 
     def __init__(self, multiplier: Duration = 1, exp_base: float = 2, max: Duration = 60, min: Duration = 0) -> None:  # noqa: A002
-        self.multiplier = seconds("multiplier", multiplier)
-        self.exp_base = seconds("exp_base", exp_base)
+        self.multiplier: float = seconds("multiplier", multiplier)
+        self.exp_base: float = seconds("exp_base", exp_base)
+        self.min: float
+        self.max: float
         self.min, self.max = bounds(min, max)
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
@@ -94,6 +96,8 @@ class wait_random(RetryWait):  # noqa: N801
     """Wait a random time, uniform between `min` and `max`."""
 
     def __init__(self, min: Duration = 0, max: Duration = 1) -> None:  # noqa: A002
+        self.min: float
+        self.max: float
         self.min, self.max = bounds(min, seconds("max", max))
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
@@ -109,10 +113,10 @@ class wait_exponential_jitter(RetryWait):  # noqa: N801
     """Wait `initial * exp_base ** n` plus a random time up to `jitter`, at most `max` in all."""
 
     def __init__(self, initial: Duration = 1, exp_base: float = 2, max: Duration = 60, jitter: Duration = 1) -> None:  # noqa: A002
-        self.initial = seconds("initial", initial)
-        self.exp_base = seconds("exp_base", exp_base)
-        self.max = seconds("max", max, unbounded=True)
-        self.jitter = seconds("jitter", jitter)
+        self.initial: float = seconds("initial", initial)
+        self.exp_base: float = seconds("exp_base", exp_base)
+        self.max: float = seconds("max", max, unbounded=True)
+        self.jitter: float = seconds("jitter", jitter)
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
         """Return the time in seconds; the same for the same seed."""
@@ -147,7 +151,7 @@ class wait_chain(RetryWait):  # noqa: N801
     def __init__(self, *waits: Wait) -> None:
         if not waits:
             raise ValueError("wait_chain() needs at least one wait, but none was given")
-        self.waits = all_checked("waits", waits)
+        self.waits: tuple[Wait, ...] = all_checked("waits", waits)
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
         """Return the time in seconds."""
@@ -158,7 +162,7 @@ class wait_combine(RetryWait):  # noqa: N801
     """Wait the sum of these waits."""
 
     def __init__(self, *waits: Wait) -> None:
-        self.waits = all_checked("waits", waits)
+        self.waits: tuple[Wait, ...] = all_checked("waits", waits)
 
     def __call__(self, attempts: int, /, *, seed: int | None = None) -> float:
         """Return the time in seconds."""

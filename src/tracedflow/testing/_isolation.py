@@ -88,12 +88,12 @@ class StepOutcome(Generic[ReturnT]):
 
 @overload
 async def run_step(
-    workflow: Workflow[Any], step: Callable[..., Coroutine[Any, Any, ReturnT]], /, *events: Event, **options: Unpack[StepOptions]
-) -> StepOutcome[ReturnT]: ...
-@overload
-async def run_step(
     workflow: Workflow[Any], step: Callable[..., EventsT], /, *events: Event, **options: Unpack[StepOptions]
 ) -> StepOutcome[EventsT]: ...
+@overload
+async def run_step(
+    workflow: Workflow[Any], step: Callable[..., Coroutine[Any, Any, ReturnT]], /, *events: Event, **options: Unpack[StepOptions]
+) -> StepOutcome[ReturnT]: ...
 @overload
 async def run_step(workflow: Workflow[Any], step: str, /, *events: Event, **options: Unpack[StepOptions]) -> StepOutcome[Any]: ...
 async def run_step(

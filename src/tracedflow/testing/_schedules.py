@@ -33,7 +33,7 @@ class Schedule(Middleware):
 
     def __init__(self, seed: int, *, longest: float = 1.0) -> None:
         self.seed = seed
-        self.random = random.Random(seed)
+        self.random: random.Random = random.Random(seed)
         self._longest = longest
 
     async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import math
 import random
 import selectors
 import time
@@ -64,6 +65,8 @@ class _Selector(selectors.DefaultSelector):
         ready = super().select(0)  # the loop guard's knock, for one: it is answered, and no time passes
         if not ready:
             self.loop.clock.advance(timeout)
+            # A timer is due once it is before the time plus this; half a year on, the usual 1e-9 s is lost when it is added.
+            self.loop._clock_resolution = max(1e-9, math.ulp(self.loop.time()))
         return ready
 
     def _wait(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -85,8 +88,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return {"virtual": VirtualLoop}
     """
 
+    _clock_resolution: float  # of asyncio's own loop
+
     def __init__(self, seed: int = 0) -> None:
-        self.clock = VirtualClock(seed)
+        self.clock: VirtualClock = VirtualClock(seed)
         self._outside = 0
         self._own_files = 0
         selector = _Selector()

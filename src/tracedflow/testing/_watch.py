@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,7 @@ def _described(run: _Watched, report: RunReport | None) -> str:
 
 
 @contextmanager
-def _told(tell: Any) -> Generator[None]:
+def _told(tell: Callable[[Runner], None]) -> Generator[None]:
     _live.watchers.append(tell)
     try:
         yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import prometheus_client
@@ -63,7 +63,9 @@ class Metrics(Observer):
         meter_provider: also send them as OpenTelemetry metrics.
     """
 
-    hears = (EventDropped, EventStreamed, StepTimedOut, WaitEnded, RunStalled, LoopBlocked, MiddlewareFailed, RetryScheduled)
+    hears: ClassVar[tuple[type[Notice], ...] | None] = (
+        EventDropped, EventStreamed, StepTimedOut, WaitEnded, RunStalled, LoopBlocked, MiddlewareFailed, RetryScheduled,
+    )  # fmt: skip
 
     def __init__(self, registry: CollectorRegistry | None = None, *, meter_provider: MeterProvider | None = None) -> None:
         self._registry = registry

@@ -39,8 +39,8 @@ class DropCollecting(SpanProcessor):
 
     def __init__(self, inner: SpanProcessor) -> None:
         self.inner = inner
-        self.dropped = 0
-        self.passed = 0
+        self.dropped: int = 0
+        self.passed: int = 0
         self._open: dict[int, bool] = {}  # span id of a live step -> whether it has a child
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -109,8 +109,8 @@ class TraceFile(SpanProcessor):
     """
 
     def __init__(self, path: str | Path, resource: Resource) -> None:
-        self.path = Path(path)
-        self.failed = 0
+        self.path: Path = Path(path)
+        self.failed: int = 0
         self._lines = Lines(resource)
         self._file: int | None = None
         self._torn = False  # the last line may lack its end

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -55,8 +55,8 @@ class Tracing(Observer):
             None: if `TRACEDFLOW_COMPAT=openinference` says so.
     """
 
-    attempts_of = "retried"
-    hears = (EventDropped, RetryScheduled, WaitStarted, WaitEnded)
+    attempts_of: ClassVar[Literal["all", "retried"]] = "retried"
+    hears: ClassVar[tuple[type[Notice], ...] | None] = (EventDropped, RetryScheduled, WaitStarted, WaitEnded)
 
     def __init__(self, tracer_provider: TracerProvider | None = None, *, openinference: bool | None = None) -> None:
         self._provider = tracer_provider
@@ -364,9 +364,9 @@ def _end_attempt(call: AttemptCall, state: LiveTrace, span: Span, result: StepRe
 def _fail_step(span: Span, outcome: Outcome, error: BaseException, call: StepCall, state: LiveTrace) -> None:
     if outcome not in FAILURES:
         return
-    secrets = (*_given_to(call), *state.secrets(call.run))
-    fail(span, outcome, error, secrets, record=not state.has_recorded(error))
-    state.remember(error, secrets)
+    given = _given_to(call)
+    fail(span, outcome, error, (*given, *state.secrets(call.run)), record=not state.has_recorded(error))
+    state.remember(error, given)
 
 
 def _given_to(call: StepCall) -> tuple[Event | object, ...]:

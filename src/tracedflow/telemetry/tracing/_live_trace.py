@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..attributes import Attributes
     from ..capture import Level
 
+_SECRETS_KEPT = 1_000  # events and answers whose strings a text about the run is searched for
 _FAILURES_KEPT = 16  # errors remembered in a run, to say each only once; a @catch_error step may see thousands
 
 
@@ -30,8 +31,8 @@ class LiveTrace:
     """The open spans of one run, or of one segment of it."""
 
     __slots__ = (
-        "_failed", "_fatal_waits", "_late_waits", "attempts", "base", "capture", "context", "identity", "known_steps", "marker", "recording",
-        "shows_payloads", "span", "steps", "trace_id", "tracer", "waits",
+        "_failed", "_fatal_waits", "_late_waits", "attempts", "base", "capture", "context", "identity", "known_steps", "marker",
+        "recording", "shows_payloads", "span", "steps", "trace_id", "tracer", "waits",
     )  # fmt: skip
 
     def __init__(self, tracer: Tracer, span: Span, context: Context, base: Attributes, capture: Level) -> None:
@@ -72,7 +73,9 @@ class LiveTrace:
 
     def secrets(self, call: RunCall) -> tuple[object, ...]:
         """Return what a text about the run may repeat: its own start event, and what its failed steps were given."""
-        return (call.start_event, *(secret for _, known in self._failed for secret in known))
+        found: dict[int, object] = {id(call.start_event): call.start_event}
+        found.update({id(secret): secret for _, known in self._failed for secret in known})
+        return tuple(found.values())[:_SECRETS_KEPT]
 
     def abandon(self) -> None:
         """End the spans of steps that do not stop, with the run: what they do later belongs to nothing."""
