@@ -29,6 +29,7 @@ from tracedflow import (
     StopEvent,
     Workflow,
     WorkflowCancelledByUser,
+    WorkflowTimeoutError,
     step,
 )
 from tracedflow.errors import StepTimeoutError
@@ -782,7 +783,6 @@ async def test_the_log_of_a_failed_observer_shows_its_own_traceback(caplog: pyte
     assert isinstance(record.exc_info[1], Sabotage)
 
 
-@pytest.mark.xfail(reason="an observer runs in the step's task and can cancel it, as asyncio.timeout does", raises=AssertionError)
 @virtual_time()
 async def test_an_observer_that_cancels_the_task_it_runs_in_does_not_cancel_the_step() -> None:
     class Times(Observer):
@@ -798,6 +798,136 @@ async def test_an_observer_that_cancels_the_task_it_runs_in_does_not_cancel_the_
 
     result = await asyncio.gather(Slow(telemetry=False, middleware=[Times()]).run(), return_exceptions=True)
     assert result == ["done"]
+
+
+@pytest.mark.parametrize("when", ["before", "after", "later"])
+async def test_an_observer_that_asks_the_current_task_to_stop_is_reported_and_changes_nothing(when: str) -> None:
+    heard: list[MiddlewareFailed] = []
+
+    class Cancels(Observer):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            task = asyncio.current_task()
+            assert task is not None
+            if when == "before":
+                task.cancel()
+            elif when == "later":
+                asyncio.get_running_loop().call_soon(task.cancel)
+            result = await call_next(call)
+            assert asyncio.current_task() is task
+            if when == "after":
+                task.cancel()
+            return result
+
+        def on(self, notice: Notice, /) -> None:
+            if isinstance(notice, MiddlewareFailed):
+                heard.append(notice)
+
+    class Slow(Workflow):
+        @step
+        async def slow(self, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task = asyncio.current_task()
+            assert isinstance(task, asyncio.Task)
+            return StopEvent(result=task.cancelling())
+
+    assert await Slow(telemetry=False, middleware=[Cancels()]).run() == 0
+    assert [(notice.middleware.rpartition(".")[2], notice.error_type) for notice in heard] == [("Cancels", "Cancelled")]
+
+
+async def test_an_observer_that_asks_the_current_task_to_stop_when_it_is_told_something_changes_nothing() -> None:
+    heard: list[str] = []
+
+    class Cancels(Observer):
+        def on(self, notice: Notice, /) -> None:
+            task = asyncio.current_task()
+            if isinstance(notice, MiddlewareFailed):
+                heard.append(notice.error_type)
+            elif task is not None:
+                task.cancel()
+
+    flow = Flow("success", middleware=[Cancels()])
+    assert await flow.run() == 1
+    assert set(heard) == {"Cancelled"}
+
+
+@pytest.mark.parametrize(
+    ("how", "reasons"),
+    [
+        ("cancel", {"Outer": "cancelled", "Inner": "cancelled"}),
+        ("timeout", {"Outer": "run_timeout", "Inner": "run_timeout"}),
+        ("failure", {"Outer": None, "Inner": "sibling_failed"}),
+    ],
+)
+@virtual_time()
+async def test_a_layer_sees_why_a_run_was_stopped(how: str, reasons: dict[str, str | None]) -> None:
+    seen: dict[str, str | None] = {}
+    started = asyncio.Event()
+
+    class Sees(Observer):
+        async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+            try:
+                return await call_next(call)
+            finally:
+                seen[call.workflow] = call.cancel_reason
+
+    class Inner(Workflow):
+        @step
+        async def slow(self, ev: StartEvent) -> StopEvent:
+            started.set()
+            await asyncio.Event().wait()
+            return StopEvent()
+
+    class Outer(Workflow):
+        @step
+        async def nest(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(await Inner(timeout=None, middleware=[Sees()], workflow_name="Inner").run())
+
+        @step
+        async def fail(self, ev: StartEvent) -> StopEvent:
+            await started.wait()
+            if how == "failure":
+                raise Boom("on purpose")
+            await asyncio.Event().wait()
+            return StopEvent()
+
+    handler = Outer(timeout=5, middleware=[Sees()], workflow_name="Outer").run()
+    await started.wait()
+    if how == "cancel":
+        await handler.cancel_run()
+    await asyncio.wait([handler])
+    assert isinstance(handler.exception(), {"cancel": WorkflowCancelledByUser, "timeout": WorkflowTimeoutError, "failure": Boom}[how])
+    assert seen == reasons
+
+
+async def test_a_cancellation_from_outside_reaches_the_step_and_its_observer_all_the_same() -> None:
+    seen: list[str] = []
+    started = asyncio.Event()
+
+    class Times(Observer):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            try:
+                async with asyncio.timeout(60):
+                    return await call_next(call)
+            except asyncio.CancelledError:
+                seen.append("observer")
+                raise
+
+    class Slow(Workflow):
+        @step
+        async def slow(self, ev: StartEvent) -> StopEvent:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                seen.append("step")
+                raise
+            return StopEvent()
+
+    handler = Slow(telemetry=False, middleware=[Times()]).run()
+    await started.wait()
+    await handler.cancel_run()
+    assert seen == ["step", "observer"]
 
 
 async def test_a_layer_may_leave_a_part_of_its_work_to_the_base_class() -> None:

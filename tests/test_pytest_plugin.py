@@ -262,6 +262,30 @@ def test_it(flow_recorder):
     assert "of Shop completed in" in section(result)
 
 
+def test_what_cannot_be_told_hides_no_failure(run: Run) -> None:
+    result = run("""
+def test_it(flow_runs):
+    flow().run_sync()
+    flow_runs[0]._runner.report = lambda: 1 / 0
+    assert False, "the failure itself"
+""")
+    result.assert_outcomes(failed=1)
+    assert "the failure itself" in result.stdout.str()
+    assert "could not be told of: ZeroDivisionError" in section(result)
+
+
+def test_a_session_that_does_not_use_tracedflow_does_not_load_it(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile("""
+        import sys
+
+        def test_it():
+            assert "pytest_tracedflow" in sys.modules
+            assert not [name for name in sys.modules if name.startswith(("tracedflow", "opentelemetry", "pydantic"))]
+    """)
+    pytester.runpytest_subprocess("-p", "pytest_tracedflow", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
 def test_every_pytest_may_load_it_as_it_imports_nothing_of_the_package() -> None:
     entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
     assert entry == {"pytest_tracedflow": pytest_tracedflow.__name__}

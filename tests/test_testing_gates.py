@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowHandler, WorkflowStalledError, step
-from tracedflow.records import AttemptRecord
+from tracedflow.records import AttemptRecord, Outcome
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from tracedflow.testing import Faults, RunGates, assert_run, run_virtual, virtual_time
 
@@ -74,6 +74,9 @@ def test_gates_that_hold_can_be_chained() -> None:
         .took(at_least=5, at_most=5.01)
         .took("open", exactly=1)
         .took("read", at_least=2, at_most=4.01)
+        .critical("read", at_least=0.79, at_most=0.81)
+        .critical("open", at_least=0.19, at_most=0.21)
+        .critical("close", at_most=0.01)
     )
 
 
@@ -94,6 +97,11 @@ WRONG = [
     (lambda run: run.took(at_most=4), "wanted the run to take at most 4 s; the run took 5 s"),
     (lambda run: run.took(at_least=6), "wanted the run to take at least 6 s; the run took 5 s"),
     (lambda run: run.took("open", exactly=2), "wanted step `open` to take exactly 2 s; `open` #"),
+    (
+        lambda run: run.critical("read", at_most=0.5),
+        "wanted step `read` to have 0% to 50% of the critical path; the shares are `open` 20%, `read` 80%, `close` 0%",
+    ),
+    (lambda run: run.critical("burn"), "wanted step `burn` to have run"),
     (lambda run: run.took("open", at_least=2, at_most=3), "wanted step `open` to take 2 to 3 s; `open` #"),
 ]
 
@@ -167,11 +175,27 @@ def test_a_failed_run_says_why() -> None:
         assert_run(run).completed()
 
 
-def record(step: str, execution: int, started: float, ended: float) -> AttemptRecord:
+def record(step: str, execution: int, started: float, ended: float, *causes: int | None, outcome: Outcome = "success") -> AttemptRecord:
     return AttemptRecord(
-        run_id="r", workflow="W", step=step, execution=execution, attempt=1, events_in=(), causes=(), started_at=started, ended_at=ended,
-        enqueued_at=started,
+        run_id="r", workflow="W", step=step, execution=execution, attempt=1, events_in=(), causes=causes, started_at=started,
+        ended_at=ended, enqueued_at=started, outcome=outcome,
     )  # fmt: skip
+
+
+def test_the_critical_path_follows_the_causes_of_what_ended_last() -> None:
+    records = [
+        record("start", 1, 0, 10, None),
+        record("fast", 2, 2, 4, 1),  # `start` sent the first event after 2 s, and the second after 6
+        record("slow", 3, 6, 16, 1),
+        record("join", 4, 16, 20, 2, 3),
+        record("cut", 5, 2, 21, 1, outcome="cancelled"),
+    ]
+    run = assert_run(records).critical("slow", at_least=0.5, at_most=0.5).critical("start", at_least=0.3, at_most=0.3)
+    run.critical("join", at_least=0.2, at_most=0.2).critical("fast", at_most=0).critical("cut", at_most=0)
+
+
+def test_a_run_that_took_no_time_has_no_critical_shares() -> None:
+    assert_run([record("a", 1, 3, 3)]).critical("a", at_most=0)
 
 
 @pytest.mark.parametrize(

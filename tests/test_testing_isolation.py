@@ -215,6 +215,11 @@ async def test_an_answer_goes_to_the_wait_that_it_fits_and_a_wait_may_time_out_a
     assert found.returned.result == ["one", "two", "timed out"]
 
 
+async def test_a_wait_that_would_last_long_times_out_at_once() -> None:
+    found = await run_step(flow(), "ask", Bill(total=1), answers=[TimeoutError], catch=TimeoutError)
+    assert isinstance(found.error, TimeoutError)
+
+
 @virtual_time()
 async def test_a_wait_that_stays_open_lasts_as_long_as_it_would() -> None:
     began = asyncio.get_running_loop().time()
@@ -227,6 +232,20 @@ async def test_a_named_wait_that_lacks_its_answer_says_which() -> None:
     text = "waits for Yes with {'of': 'one'}, waiter_id='one'"
     with pytest.raises(UnansweredWaitError, match=text):
         await run_step(Waits(disable_validation=True), "only", StartEvent())
+
+
+async def test_an_answer_that_the_step_sent_itself_comes_first() -> None:
+    class Answers(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.send_event(Yes(of="itself"))
+            first = await ctx.wait_for_event(Yes)
+            second = await ctx.wait_for_event(Yes)
+            return StopEvent(result=[first.of, second.of])
+
+    found = await run_step(Answers(), "only", StartEvent(), answers=[Yes(of="us")])
+    assert found.returned.result == ["itself", "us"]
+    assert found.sent == [Yes(of="itself")]
 
 
 async def test_a_plain_function_runs_in_a_thread_and_waits_there() -> None:

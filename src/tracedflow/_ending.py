@@ -35,6 +35,7 @@ _log = logging.getLogger("tracedflow")
 _LATE = 0.1  # seconds after which a timer that fires late is worth a word
 _RESOURCES = str(Path(__file__).parent / "resource")
 CLOSING_GRACE = 10.0  # seconds to close one resource: a run must not hang on its way out
+STOP_REASONS: dict[str, str] = {"cancelled": "cancelled", "timed_out": "run_timeout", "suspended": "suspended"}
 _CANCEL_REASONS: dict[str, str] = {"failed": "sibling_failed", "timed_out": "run_timeout", "suspended": "suspended"}
 
 
@@ -47,6 +48,7 @@ class Ending:
     error: BaseException | None = None
     scope: StepScope | None = None  # the step that ended it
     hard: bool = False  # cancelled as a task is, not by `cancel_run`
+    reason: str | None = None  # why it was stopped, where its status does not say
     trace: TracebackType | None = None  # the user's own frames
 
 
@@ -125,10 +127,10 @@ async def tear_down(runner: Runner) -> None:
     assert ending is not None
     reason = _CANCEL_REASONS.get(ending.status, "cancelled")
     scopes = list(runner.scopes.values())
+    for child in tuple(runner.children):  # before the steps that await them, whose cancellation reaches them without its reason
+        child.cancel(f"the run that started it ended ({ending.status})", hard=True, reason=reason)
     for scope in scopes:
         scope.cancel(reason)
-    for child in tuple(runner.children):
-        child.cancel(f"the run that started it ended ({ending.status})", hard=True)
     tasks = [*(scope.task for scope in scopes), *(child.task for child in runner.children)]
     if not tasks:
         return

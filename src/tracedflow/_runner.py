@@ -14,7 +14,7 @@ from . import _live
 from . import _state as st
 from ._announce import dropped, joined, publish, routed
 from ._dispatch import Dispatcher, current_runner
-from ._ending import Ending, annotate, close_resources, last_event, recover, set_deadline, tear_down, timeout_error
+from ._ending import STOP_REASONS, Ending, annotate, close_resources, last_event, recover, set_deadline, tear_down, timeout_error
 from ._lifecycle import Lifecycle
 from ._permits import acquire
 from ._report import report_of
@@ -325,10 +325,10 @@ class Runner:
         self._final_report = report_of(self, state="timed out")
         self.finish(Ending(status="timed_out", error=timeout_error(self, self._final_report)))
 
-    def cancel(self, why: str, *, hard: bool = False) -> None:
+    def cancel(self, why: str, *, hard: bool = False, reason: str | None = None) -> None:
         """End the run; `hard` as a task is cancelled, so that awaiting it raises CancelledError."""
         error = WorkflowCancelledByUser(f"Run {self.run_id} of {self.call.workflow} was cancelled: {why}")
-        self.finish(Ending(status="cancelled", error=error, hard=hard))
+        self.finish(Ending(status="cancelled", error=error, hard=hard, reason=reason))
         if not self.has_begun:  # it may be waiting for a permit
             self.task.cancel()
 
@@ -337,6 +337,7 @@ class Runner:
         if self.ending is not None:
             return
         self.ending = ending
+        self.call.cancel_reason = ending.reason or STOP_REASONS.get(ending.status)
         if ending.status != "completed":
             self.apply(st.End(ending.status))
         if not self._over.done():

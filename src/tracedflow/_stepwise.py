@@ -73,8 +73,9 @@ class Stepper:
         put_off, self._put_off = self._put_off, []
         for command in put_off:
             runner.resume(command)
-        for execution in runner.ready if runner.lifecycle is not None else ():
-            runner.log.tell(runner.lifecycle.started(execution))
+        if runner.lifecycle is not None:
+            for execution in runner.ready:
+                runner.log.tell(runner.lifecycle.started(execution))
         return runner.start_ready() or bool(put_off)
 
     def _is_busy(self) -> bool:

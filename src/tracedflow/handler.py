@@ -65,7 +65,15 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
 
         The last event is the StopEvent, or tells of a failure, timeout or cancellation; awaiting the handler raises
         the error. Any number of readers may be attached, each from an `offset` (0 is the first event). Without one, a
-        reader goes on where one that left early stopped, else from the first event.
+        reader goes on where one that left early stopped, else from the first event. A StopEvent that a step only wrote
+        ends a reader too, not the run.
+
+        `expose_internal` adds what the engine does, as it does it: `StepStateChanged`, `UnhandledEvent` and
+        `WorkflowIdleEvent`. These belong to the reader: they have no offset and are not kept, so no other reader can tell
+        that there are any. One that comes while the run is live is told first which steps run, or that the run is
+        idle, and nothing internal of before. A step is running while it holds a slot: each attempt is told, and that a
+        wait gives the slot back (`not_running`); after the wait it goes on in place, without a second `running`. At
+        most as many internal events as the stream keeps wait for one reader; then it gets a `StreamOffsetError`.
         """
         return self._runner.stream(offset, expose_internal=expose_internal)
 

@@ -37,6 +37,7 @@ collector() {
   GOBIN="$cache/bin" go install "go.opentelemetry.io/collector/cmd/builder@$builder"
   bin/builder --config "$here/collector-builder.yaml"
   mv collector/otelcol bin/otelcol
+  cp "$here/collector-builder.yaml" collector-builder.yaml
 }
 
 jaeger() { # its go.mod replaces a module, which `go install` refuses; in a copy of its sources, its own go.sum holds
@@ -74,6 +75,9 @@ mlflow() {
   "$python" -m venv mlflow
   mlflow/bin/pip install --quiet --disable-pip-version-check "mlflow==$mlflow"
 }
+
+# A collector of other components than the file asks for is made again.
+[ -e collector-builder.yaml ] && ! cmp -s "$here/collector-builder.yaml" collector-builder.yaml && rm -f bin/otelcol
 
 install prometheus bin/prometheus
 install jaeger bin/jaeger

@@ -64,7 +64,7 @@ async def test_a_run_line_by_line_and_as_a_waterfall() -> None:
         "CLOCK  search #n  done  TIME  → Answer",
         "CLOCK  search #n  started  Query",
         "CLOCK  search #n  retry  in TIME  attempt 1/2  ConnectionError: refused ***",
-        "CLOCK  search #n  done  TIME  attempt 2  → Answer",
+        "CLOCK  search #n  done  TIME  attempt 2/2  → Answer",
         "CLOCK  gather #n  started  Answer",
         "CLOCK  gather #n  collected  TIME",
         "CLOCK  gather #n  started  Answer",

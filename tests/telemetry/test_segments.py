@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from prometheus_client import CollectorRegistry
 
 from tests.telemetry.conftest import Spans
-from tests.telemetry.programs import Approval, answered
-from tracedflow import Context, InputRequiredEvent
+from tests.telemetry.programs import Approval
+from tracedflow import Context, HumanResponseEvent, InputRequiredEvent
 from tracedflow.inspect.trace_file import read_runs
 from tracedflow.telemetry import Metrics, Tracing
 from tracedflow.testing import run_virtual
@@ -42,7 +42,11 @@ async def paused(flow: Approval) -> dict[str, Any]:
 
 
 async def resumed(flow: Approval, saved: dict[str, Any]) -> object:
-    return await answered(flow.run(ctx=Context.from_dict(flow, saved)))
+    handler = flow.run(ctx=Context.from_dict(flow, saved))
+    while not handler.why().waits:
+        await asyncio.sleep(0)
+    await handler.send_event(HumanResponseEvent(response="yes"))  # the question was asked before the pause, and is not asked again
+    return await handler
 
 
 def facts(span: ReadableSpan) -> dict[str, Any]:
@@ -61,7 +65,7 @@ async def test_a_resumed_run_is_one_trace_with_two_segments(spans: Spans) -> Non
         assert await resumed(flow, saved) == "done"
     anchor = spans.one("start_workflow Approval")
     first, second = spans.named("invoke_workflow Approval")
-    assert first.parent == second.parent == anchor.context
+    assert [span.parent.span_id for span in (first, second) if span.parent] == [anchor.context.span_id] * 2
     assert [facts(span)["tracedflow.run.segment"] for span in (first, second)] == [1, 2]
     assert [facts(span)["tracedflow.outcome"] for span in (first, second)] == ["suspended", "success"]
     assert facts(first)["tracedflow.run.state"] == "suspended"
@@ -73,14 +77,15 @@ async def test_a_resumed_run_is_one_trace_with_two_segments(spans: Spans) -> Non
         assert registry.get_sample_value("tracedflow_runs_total", {"workflow": "Approval", "outcome": outcome}) == 1
 
 
-async def test_the_wait_of_a_paused_run_ends_as_suspended_and_starts_anew(spans: Spans) -> None:
+async def test_the_wait_of_a_paused_run_ends_as_suspended_and_its_step_goes_on_when_the_answer_is_there(spans: Spans) -> None:
     flow = approval(spans)
     await resumed(flow, await paused(flow))
-    first, second = spans.named("wait HumanResponseEvent")
-    assert [facts(span)["tracedflow.outcome"] for span in (first, second)] == ["suspended", "success"]
-    assert first.status.is_unset
-    runs = spans.named("invoke_workflow Approval")
-    assert [span.parent for span in (first, second)] == [run.context for run in runs]
+    wait = spans.one("wait HumanResponseEvent")
+    assert facts(wait)["tracedflow.outcome"] == "suspended"
+    assert wait.status.is_unset
+    first, second = spans.named("invoke_workflow Approval")
+    assert wait.parent == first.context
+    assert [span.parent for span in spans.named("run_step ask")] == [first.context, second.context]
     assert [facts(span)["tracedflow.outcome"] for span in spans.named("run_step ask")] == ["suspended", "success"]
 
 
@@ -129,14 +134,12 @@ async def test_a_short_run_without_anchor_goes_on_under_its_first_segment(spans:
 
 RESUME = """
 import asyncio, json, sys
-from tests.telemetry.programs import Approval, answered
-from tracedflow import Context, telemetry
+from tests.telemetry.programs import Approval
+from tests.telemetry.test_segments import resumed
+from tracedflow import telemetry
 telemetry.setup(trace_file=sys.argv[1])
 flow = Approval(timeout=None)
-async def main():
-    print(await answered(flow.run(ctx=Context.from_dict(flow, saved))))
-saved = json.load(sys.stdin)
-asyncio.run(main())
+print(asyncio.run(resumed(flow, json.load(sys.stdin))))
 """
 PAUSE = """
 import asyncio, json, sys

@@ -36,7 +36,7 @@ async def handlers(handler: WorkflowHandler[Report]) -> None:
     for event in handler.stream_events():  # error
         del event
     await handler.stream_events()  # error
-    handler.why().no_such_member  # error
+    handler.why().no_such_member()  # error
     handler.record.append(1)  # error
     handler.record[0].step.no_such_member()  # error
     handler.run_id = "x"  # error

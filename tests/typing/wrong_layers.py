@@ -43,12 +43,12 @@ class WrongAttempts(Observer):
 class WrongUse(Middleware):
     async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
         await call_next()  # error
-        call.step_name  # error
+        call.step_name()  # error
         call.execution.upper()  # error
         return call_next(call)  # error
 
     async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
-        call.no_such_field  # error
+        call.no_such_field()  # error
         return await call_next("x")  # error
 
     async def attempt(self, call: AttemptCall, call_next: AttemptNext, /) -> StepResult:
@@ -56,7 +56,7 @@ class WrongUse(Middleware):
         return await call_next(call.step)  # error
 
     def on(self, notice: Notice, /) -> None:
-        notice.delay  # error
+        notice.delay()  # error
 
 
 def lists() -> None:

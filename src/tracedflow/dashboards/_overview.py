@@ -5,6 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard
 
 from ..telemetry import names as n
+from ._expressions import BAD
 from ._style import (
     OVERVIEW_UID,
     RATE,
@@ -21,8 +22,8 @@ from ._style import (
     source,
 )
 
-BAD = 'outcome=~"error|timeout|stalled"'
 _TO_STEPS = f"/d/{STEPS_UID}?var-workflow=${{__field.labels.workflow}}&${{__url_time_range}}"
+_ROW_TO_STEPS = f"/d/{STEPS_UID}?var-workflow=${{__data.fields.workflow}}&var-step=${{__data.fields.step}}&${{__url_time_range}}"
 
 
 def overview_board() -> dashboard.Dashboard:
@@ -118,12 +119,10 @@ def _runs(made: dashboard.Dashboard) -> None:
         rows(
             "Slowest steps",
             "Mean duration of step executions over the shown time.",
-            query(
-                f"topk(20, sum by (workflow, step) (rate({n.STEP_DURATION.name}_sum{{{SELECT}}}[$__range]))"
-                f" / sum by (workflow, step) (rate({n.STEP_DURATION.name}_count{{{SELECT}}}[$__range])))",
-                instant=True,
-            ),
-        ).unit("s")
+            "s",
+            f"topk(20, sum by (workflow, step) (rate({n.STEP_DURATION.name}_sum{{{SELECT}}}[$__range]))"
+            f" / sum by (workflow, step) (rate({n.STEP_DURATION.name}_count{{{SELECT}}}[$__range])))",
+        ).data_links([dashboard.DashboardLink("Steps of this workflow").url(_ROW_TO_STEPS)])
     )
 
 
@@ -159,6 +158,7 @@ def _health(made: dashboard.Dashboard) -> None:
         rows(
             "Versions",
             "Processes by version of tracedflow.",
-            query(f'count by (job, version) ({n.BUILD_INFO.name}{{job=~"$job"}})', instant=True),
+            "short",
+            f'count by (job, version) ({n.BUILD_INFO.name}{{job=~"$job"}})',
         )
     )

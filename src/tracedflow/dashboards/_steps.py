@@ -5,6 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard
 
 from ..telemetry import names as n
+from ._expressions import quantile, saturation
 from ._style import RATE, SELECT, SELECT_STEP, STEPS_UID, board, choice, heat, job_variable, quantiles, query, series, source
 
 
@@ -80,14 +81,13 @@ def _latency(made: dashboard.Dashboard) -> None:
 
 def _queues(made: dashboard.Dashboard) -> None:
     active = f"sum by (step) ({n.STEPS_ACTIVE.name}{{{SELECT_STEP}}})"
-    slots = f"sum by (step) ({n.STEP_CONCURRENCY_LIMIT.name}{{{SELECT_STEP}}} * on (job, instance, workflow) group_left sum by (job, instance, workflow) ({n.RUNS_ACTIVE.name}{{{SELECT}}}))"
     made.with_panel(
         series(
             "Time in the queue",
             "How long events waited for a slot of their step (`num_workers`) or for a limit: p95.",
             "s",
             query(
-                f"histogram_quantile(0.95, sum by (le, step) (rate({n.STEP_QUEUE_WAIT_SECONDS.name}_bucket{{{SELECT_STEP}}}[{RATE}])))",
+                quantile(0.95, n.STEP_QUEUE_WAIT_SECONDS.name, "step", RATE, f"{{{SELECT_STEP}}}"),
                 "{{step}}",
             ),
         )
@@ -104,10 +104,10 @@ def _queues(made: dashboard.Dashboard) -> None:
     made.with_panel(
         series(
             "Saturation",
-            "Live executions over the slots that the live runs have together. Near 100 %, more `num_workers` may help; `tracedflow path` "
-            "estimates by how much.",
+            "Live executions over the slots that the live runs have together (`num_workers` each). Near 100 % with a queue, more may help: "
+            "`tracedflow path` estimates by how much. Parked executions hold no slot, so more than 100 % is possible.",
             "percentunit",
-            query(f"{active} / {slots}", "{{step}}"),
+            query(saturation("step", f"{{{SELECT_STEP}}}", f"{{{SELECT}}}"), "{{step}}"),
         )
     )
     made.with_panel(
@@ -116,7 +116,7 @@ def _queues(made: dashboard.Dashboard) -> None:
             "p95 of the time that step executions waited for a `Limit`.",
             "s",
             query(
-                f"histogram_quantile(0.95, sum by (le, limit, step) (rate({n.LIMIT_WAIT.name}_bucket{{{SELECT_STEP}}}[{RATE}])))",
+                quantile(0.95, n.LIMIT_WAIT.name, "limit, step", RATE, f"{{{SELECT_STEP}}}"),
                 "{{limit}} {{step}}",
             ),
         )
@@ -132,13 +132,14 @@ def _events(made: dashboard.Dashboard) -> None:
             query(f'sum by (event_type) (rate({n.EVENTS.name}{{{SELECT}, action="{n.EMITTED_ACTION}"}}[{RATE}]))', "{{event_type}}"),
         )
     )
+    lost = f'{SELECT}, action=~"{n.COLLECTED_ACTION}|{n.DROPPED_ACTION}"'
     made.with_panel(
         series(
             "Joined and dropped",
             "Events in full joins, and events that nobody took, per second.",
             "ops",
             query(
-                f'sum by (event_type, action) (rate({n.EVENTS.name}{{{SELECT}, action=~"{n.COLLECTED_ACTION}|{n.DROPPED_ACTION}"}}[{RATE}]))',
+                f"sum by (event_type, action) (rate({n.EVENTS.name}{{{lost}}}[{RATE}]))",
                 "{{event_type}} {{action}}",
             ),
         )
@@ -149,7 +150,7 @@ def _events(made: dashboard.Dashboard) -> None:
             "Median time in `wait_for_event`, by event and by how it ended.",
             "s",
             query(
-                f"histogram_quantile(0.5, sum by (le, event_type, outcome) (rate({n.WAIT_DURATION.name}_bucket{{{SELECT}}}[{RATE}])))",
+                quantile(0.5, n.WAIT_DURATION.name, "event_type, outcome", RATE, f"{{{SELECT}}}"),
                 "{{event_type}} {{outcome}}",
             ),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from string import ascii_uppercase
 
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
@@ -11,7 +11,8 @@ from grafana_foundation_sdk.models import common as common_model
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import prometheus as prometheus_model
 
-Panel: TypeAlias = Builder[model.Panel]
+from ..telemetry import names as n
+from ._expressions import quantile
 
 METRICS = model.DataSourceRef(type_val="prometheus", uid="${metrics}")
 TRACES = model.DataSourceRef(type_val="tempo", uid="${traces}")
@@ -25,7 +26,7 @@ RUN_UID = "tracedflow-run"
 SELECT = 'job=~"$job", workflow=~"$workflow"'
 SELECT_STEP = f'{SELECT}, step=~"$step"'
 RATE = "$__rate_interval"
-WIDE, HALF, THIRD, QUARTER = 24, 12, 8, 6  # of Grafana's 24 columns
+WIDE, HALF, QUARTER = 24, 12, 6  # of Grafana's 24 columns
 
 
 def board(uid: str, title: str, description: str, variables: Sequence[Builder[model.VariableModel]]) -> dashboard.Dashboard:
@@ -35,7 +36,7 @@ def board(uid: str, title: str, description: str, variables: Sequence[Builder[mo
         .uid(uid)
         .description(description)
         .tags(["tracedflow"])
-        .editable()
+        .readonly()
         .timezone("browser")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
         .refresh("30s")
@@ -68,12 +69,12 @@ def choice(name: str, label: str, query: str, *, several: bool = True) -> dashbo
 
 def job_variable() -> dashboard.QueryVariable:
     """Return the variable that chooses applications."""
-    return choice("job", "Application", "label_values(tracedflow_build_info, job)")
+    return choice("job", "Application", f"label_values({n.BUILD_INFO.name}, job)")
 
 
 def query(expression: str, legend: str = "__auto", *, exemplars: bool = False, instant: bool = False) -> prometheus.Dataquery:
     """Return a query of Prometheus."""
-    made = prometheus.Dataquery().datasource(METRICS).expr(expression).legend_format(legend).exemplar(exemplars)
+    made = prometheus.Dataquery().ref_id("A").datasource(METRICS).expr(expression).legend_format(legend).exemplar(exemplars)
     return made.instant().format(prometheus_model.PromQueryFormat.TABLE) if instant else made.range()
 
 
@@ -88,6 +89,7 @@ def number(title: str, description: str, unit: str, expression: str, *, steps: S
         .unit(unit)
         .color_mode(common_model.BigValueColorMode.VALUE)
         .graph_mode(common_model.BigValueGraphMode.AREA)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .thresholds(dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(marks))
         .with_target(query(expression))
         .no_value("0")
@@ -121,8 +123,8 @@ def series(
     )
     if stacked:
         made.stacking(common.StackingConfig().mode(common_model.StackingMode.NORMAL))
-    for each in queries:
-        made.with_target(each)
+    for letter, each in zip(ascii_uppercase, queries, strict=False):
+        made.with_target(each.ref_id(letter))
     return made
 
 
@@ -131,11 +133,11 @@ def quantiles(metric: str, by: str, where: str, *, exemplars: bool = True) -> li
     label = " ".join(f"{{{{{name}}}}}" for name in by.split(", "))
     return [
         query(
-            f"histogram_quantile({quantile}, sum by (le, {by}) (rate({metric}_bucket{{{where}}}[{RATE}])))",
-            f"p{round(quantile * 100)} {label}",
-            exemplars=exemplars and quantile == 0.99,
+            quantile(share, metric, by, RATE, f"{{{where}}}"),
+            f"p{round(share * 100)} {label}",
+            exemplars=exemplars and share == 0.99,
         )
-        for quantile in (0.5, 0.95, 0.99)
+        for share in (0.5, 0.95, 0.99)
     ]
 
 
@@ -155,9 +157,7 @@ def heat(title: str, description: str, metric: str, where: str) -> heatmap.Panel
     )
 
 
-def rows(title: str, description: str, *queries: prometheus.Dataquery, span: int = HALF) -> table.Panel:
+def rows(title: str, description: str, unit: str, expression: str) -> table.Panel:
     """Return a table of instant values."""
-    made = table.Panel().title(title).description(description).datasource(METRICS).height(8).span(span)
-    for each in queries:
-        made.with_target(each)
-    return made
+    target = query(expression, instant=True)
+    return table.Panel().title(title).description(description).datasource(METRICS).unit(unit).with_target(target).height(8).span(HALF)

@@ -57,6 +57,7 @@ class RunCall:
     span_context: object | None = None
     trace_id: str | None = None
     span_id: str | None = None
+    cancel_reason: str | None = None  # once it is stopped: cancelled | run_timeout | sibling_failed (of its parent) | suspended
     records: Sequence[AttemptRecord] = ()  # the engine's bounded deque; complete when `call_next` returned
 
 

@@ -28,7 +28,7 @@ from ..middleware import (
     WaitStarted,
 )
 from ..outcomes import FAILURES, error_type, outcome_of_run, outcome_of_step
-from .redaction import captures_text, describe, mask
+from .redaction import captures_text, describe, given_to, mask, remember
 
 if TYPE_CHECKING:
     from ..clock import Clock
@@ -296,7 +296,9 @@ def _why_ended(call: StepCall, outcome: Outcome, error: BaseException) -> str:
 
 
 def _error_line(error: BaseException, call: StepCall) -> str:
-    return _one_line(error, (*call.inputs, call.run.start_event))
+    given = given_to(call)
+    remember(error, given)
+    return _one_line(error, given)
 
 
 def _one_line(error: BaseException, secrets: Sequence[object]) -> str:

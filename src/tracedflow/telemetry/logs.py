@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .. import _live
 from ..context import current_scope
 from ..middleware import Observer, RunCall, StepCall
-from .redaction import captures_text, mask
+from .redaction import captures_text, given_to, mask
 
 if TYPE_CHECKING:
     from ..events import StopEvent
@@ -111,7 +111,7 @@ def _fields(call: RunCall | StepCall | None) -> dict[str, object]:
 
 
 def _mask_record(record: logging.LogRecord, call: RunCall | StepCall) -> None:
-    sources = (*call.inputs, call.run.start_event) if isinstance(call, StepCall) else (call.start_event,)
+    sources = given_to(call) if isinstance(call, StepCall) else (call.start_event,)
     record.msg, record.args = mask(record.getMessage(), sources), None
     if record.exc_info:
         text = logging.Formatter().formatException(record.exc_info) if captures_text() else ""

@@ -11,12 +11,18 @@ import logging
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
+from ..context import current_scope
 from ..outcomes import error_type
+
+if TYPE_CHECKING:
+    from ..middleware import StepCall
 
 _log = logging.getLogger("tracedflow.telemetry")
 
@@ -25,6 +31,9 @@ SHORTEST = 6  # characters: shorter values are words like "yes" and would mask t
 _MOST_VALUES = 10_000  # strings looked at in one event: an error path may not walk a whole data set
 _FRAGMENT = 16  # characters: libraries shorten long values in the middle, so heads and tails are looked for too
 _DESCRIPTION = 256  # characters
+_GIVEN = "__tracedflow_given__"  # on an exception: what its text may repeat
+_MOST_SOURCES = 1_000
+_MOST_CAUSES = 64
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
@@ -67,11 +76,35 @@ def mask(text: str, sources: Iterable[object]) -> str:
     return redacted(text)
 
 
+def given_to(call: StepCall) -> tuple[object, ...]:
+    """Return what a text about a step may repeat: its inputs, the run's arguments, what it collected and the answers of its waits."""
+    scope = current_scope.get()
+    memo = scope.execution.memo if scope is not None and scope.call is call else None
+    return (*call.inputs, call.run.start_event, *(memo or {}).values())
+
+
+def remember(error: BaseException, sources: Iterable[object]) -> None:
+    """Leave on an error what its text may repeat: it may come out of a nested run, in a step that knows nothing of that."""
+    known = {id(each): each for each in (*getattr(error, _GIVEN, ()), *sources)}
+    with suppress(AttributeError, TypeError):  # an exception class with slots
+        setattr(error, _GIVEN, tuple(known.values())[:_MOST_SOURCES])
+
+
+def _carried(error: BaseException) -> Iterator[object]:
+    """Yield what an error, and those that it came from, may repeat."""
+    chain: list[BaseException | None] = [error]
+    for _ in range(_MOST_CAUSES):
+        found = chain.pop(0) if chain else None
+        if found is not None:
+            yield from getattr(found, _GIVEN, ())
+            chain += [found.__cause__, found.__context__]
+
+
 def describe(error: BaseException, sources: Iterable[object]) -> str:
     """Return one short masked text about an error: its message, or its type and place if text may not go out."""
     if not captures_text():
         return f"{error_type(error)} at {place(error)}"
-    text = mask(_message(error), sources)
+    text = mask(_message(error), (*sources, *_carried(error)))
     return text if len(text) <= _DESCRIPTION else text[: _DESCRIPTION - 1] + "…"
 
 
@@ -80,7 +113,7 @@ def stack_trace(error: BaseException, sources: Iterable[object]) -> str:
     if not captures_text():
         return place(error)
     frames = user_frames(error.__traceback__)
-    return mask("".join(traceback.format_exception(type(error), error, frames)), sources)
+    return mask("".join(traceback.format_exception(type(error), error, frames)), (*sources, *_carried(error)))
 
 
 def place(error: BaseException) -> str:

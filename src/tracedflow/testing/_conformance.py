@@ -33,6 +33,7 @@ from ..records import RunReport
 from ._scenarios import SCENARIOS, Ledger, Scenario, Success
 
 _ENGINE_NOTE = "in step `"
+_MISDEEDS = {"Suspended": "awaited something else than call_next", "Cancelled": "tried to cancel the task it runs in"}  # as the shield says
 
 
 async def check_observer(make_observer: Callable[[], Middleware]) -> None:
@@ -89,9 +90,7 @@ class _Complaints(Middleware):
 
 
 def _listed(failed: Sequence[str]) -> str:
-    kinds = ", ".join(
-        dict.fromkeys("awaited something else than call_next" if kind == "Suspended" else f"raised {kind}" for kind in failed)
-    )
+    kinds = ", ".join(dict.fromkeys(_MISDEEDS.get(kind, f"raised {kind}") for kind in failed))
     return f"{kinds} ({len(failed)} times)"
 
 

@@ -171,6 +171,20 @@ class RunGates:
         bounds = f"exactly {exactly:g} s" if exactly is not None else _within(at_least, at_most)
         return self._check(not wrong, f"{'the run' if step is None else f'step `{step}`'} to take {bounds}", found + _more(wrong))
 
+    def critical(self, step: str, *, at_least: float = 0.0, at_most: float = 1.0) -> Self:
+        """The step had such a share, from 0 to 1, of the critical path: the chain of causes behind the execution that ended last.
+
+        Each execution counts from when it was ready until the next of the chain was; backoff and waits are its own.
+        """
+        __tracebackhide__ = True
+        self._some(step)
+        seconds = _critical_seconds(self._executions)
+        whole = sum(seconds.values())
+        found = seconds.get(step, 0.0) / whole if whole else 0.0
+        shares = ", ".join(f"`{name}` {part / whole if whole else 0:.0%}" for name, part in seconds.items())
+        wanted = f"step `{step}` to have {at_least:.0%} to {at_most:.0%} of the critical path"
+        return self._check(at_least <= found <= at_most, wanted, f"the shares are {shares}")
+
     def _span(self) -> float:
         if not self._records:
             return 0.0
@@ -218,6 +232,22 @@ def _most_at_once(records: Sequence[AttemptRecord]) -> int:
         now += {ended: -1, instant: 0, began: 1}[kind]
         most = max(most, now + (kind == instant))
     return most
+
+
+def _critical_seconds(executions: Sequence[_Execution]) -> dict[str, float]:
+    """Return the seconds that each step has of the critical path, first step first."""
+    numbered = {each.number: each for each in executions}
+    ended = [each for each in executions if each.attempts[-1].outcome != "cancelled"]  # those were cut off by the end of the run
+    found: dict[str, float] = {}
+    until: float | None = None
+    at = max(ended or executions, key=lambda each: (each.ended, each.number), default=None)
+    while at is not None:
+        ready = at.attempts[0].enqueued_at
+        found[at.step] = found.get(at.step, 0.0) + max(0.0, (at.ended if until is None else until) - ready)
+        until = ready
+        causes = [numbered[cause] for cause in at.attempts[0].causes if cause in numbered and cause < at.number]
+        at = max(causes, key=lambda each: (each.ended, each.number), default=None)
+    return dict(reversed(found.items()))
 
 
 def _title(execution: _Execution) -> str:

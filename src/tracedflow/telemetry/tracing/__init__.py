@@ -16,12 +16,12 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracer, Span, SpanContext, Tracer, TracerProvider
 
-from ...context import current_scope
 from ...middleware import EventDropped, Notice, Observer, RetryScheduled, WaitEnded, WaitStarted
 from ...outcomes import FAILURES, outcome_of_run, outcome_of_step
 from ...records import AttemptRecord, RecordLog
 from .. import attributes, names
 from ..capture import captured, level
+from ..redaction import given_to, remember
 from ._contexts import caller_context, cause_links, inject, leave_carrier, needs_anchor, origin_of, span_context
 from ._endings import cancelled, fail, stalled
 from ._live_trace import LiveTrace
@@ -29,7 +29,7 @@ from ._live_trace import LiveTrace
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from ...events import Event, StopEvent
+    from ...events import StopEvent
     from ...middleware import AttemptCall, AttemptNext, RunCall, RunNext, StepCall, StepNext, StepResult
     from ...records import Listener, Outcome
     from ..attributes import Attributes
@@ -364,16 +364,10 @@ def _end_attempt(call: AttemptCall, state: LiveTrace, span: Span, result: StepRe
 def _fail_step(span: Span, outcome: Outcome, error: BaseException, call: StepCall, state: LiveTrace) -> None:
     if outcome not in FAILURES:
         return
-    given = _given_to(call)
+    given = given_to(call)
+    remember(error, given)
     fail(span, outcome, error, (*given, *state.secrets(call.run)), record=not state.has_recorded(error))
     state.remember(error, given)
-
-
-def _given_to(call: StepCall) -> tuple[Event | object, ...]:
-    """Return what a text about a step may repeat: its inputs, the sets it collected and the answers of its waits."""
-    scope = current_scope.get()
-    memo = scope.execution.memo if scope is not None and scope.call is call else None
-    return (*call.inputs, *(memo or {}).values())
 
 
 def _link_collected(call: StepCall, span: Span) -> None:

@@ -1,0 +1,36 @@
+"""Expressions of PromQL that dashboards and rules share: one meaning for each thing that is shown and warned of."""
+
+from __future__ import annotations
+
+from ..outcomes import FAILURES
+from ..telemetry import names as n
+
+BAD = f'outcome=~"{"|".join(sorted(FAILURES))}"'
+WORKFLOW = "job, workflow"
+STEP = "job, workflow, step"
+
+
+def error_ratio(window: str) -> str:
+    """Return the share of the ended runs that ended badly."""
+    return f"sum by ({WORKFLOW}) (rate({n.RUNS.name}{{{BAD}}}[{window}])) / sum by ({WORKFLOW}) (rate({n.RUNS.name}[{window}]))"
+
+
+def quantile(share: float, metric: str, by: str, window: str, where: str = "") -> str:
+    """Return a quantile of a histogram."""
+    return f"histogram_quantile({share}, sum by (le, {by}) (rate({metric}_bucket{where}[{window}])))"
+
+
+def grew(metric: str, by: str, window: str) -> str:
+    """Return by how much a counter grew: one that appears with 1 has, to `increase`, not grown, so a new series counts too."""
+    return f"sum by ({by}) ((increase({metric}[{window}]) > 0) or (({metric} unless {metric} offset {window}) > 0)) > 0"
+
+
+def saturation(by: str, steps: str = "", runs: str = "") -> str:
+    """Return the live executions over the slots; `steps` and `runs` select in braces.
+
+    The limit is that of one run (`num_workers`), so it counts once for each live run of its process. Parked executions
+    are live and hold no slot: more than 1 is possible.
+    """
+    live = f"sum by (job, instance, workflow) ({n.RUNS_ACTIVE.name}{runs})"
+    slots = f"{n.STEP_CONCURRENCY_LIMIT.name}{steps} * on (job, instance, workflow) group_left () {live}"
+    return f"sum by ({by}) ({n.STEPS_ACTIVE.name}{steps}) / (sum by ({by}) ({slots}) > 0)"
