@@ -1,4 +1,4 @@
-"""The committed dashboards and rules are what the code makes, keep the rules of their kind, and name all that is emitted and nothing else."""
+"""The committed dashboards and rules are what the code makes, keep the rules of their kind, and name what is emitted and nothing else."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ WRONG = [
     (lambda run: run.took("open", exactly=2), "wanted step `open` to take exactly 2 s; `open` #"),
     (
         lambda run: run.critical("read", at_most=0.5),
-        "wanted step `read` to have 0% to 50% of the critical path; the shares are `open` 20%, `read` 80%, `close` 0%",
+        "wanted step `read` to have 0% to 50% of the critical path; the shares are `read` 80%, `open` 20%, `close` 0%",
     ),
     (lambda run: run.critical("burn"), "wanted step `burn` to have run"),
     (lambda run: run.took("open", at_least=2, at_most=3), "wanted step `open` to take 2 to 3 s; `open` #"),

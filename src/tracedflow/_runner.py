@@ -95,7 +95,7 @@ class Runner:
         self.steps: dict[str, BoundStep] = workflow._bound_steps(graph)
         self._step_context: contextvars.Context | None = None
         self.ready: deque[st.Execution] = deque()
-        self.choose: Callable[[deque[st.Execution]], st.Execution] = deque.popleft  # a test tool may explore other orders here
+        self.choose: Callable[[deque[st.Execution]], st.Execution] = deque[st.Execution].popleft  # a test tool may explore others
         self.turn: Turn = turn_of(self.loop)
         self._going_on: StepScope | None = None  # the execution whose task is free to go on
         self._next: StepScope | None = None  # what it goes on with

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from tests.backends.services import Collector, Jaeger, Missing, Mlflow, Service
+from tests.backends.application import LABEL_SETS, Application
+from tests.backends.services import Collector, Jaeger, Missing, Mlflow, Prometheus, Service, eventually
+from tracedflow.dashboards import Thresholds, alerts, as_yaml, recordings, rule_file
+from tracedflow.telemetry import names
 
 ServiceT = TypeVar("ServiceT", bound=Service)
 
@@ -18,8 +25,10 @@ def _running(start: Callable[[], ServiceT]) -> Iterator[ServiceT]:
         service = start()
     except Missing as reason:
         pytest.skip(f"not installed: {reason}")
-    yield service
-    service.stop()
+    try:
+        yield service
+    finally:
+        service.stop()
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +45,48 @@ def collector(tmp_path_factory: pytest.TempPathFactory, jaeger: Jaeger) -> Itera
 @pytest.fixture(scope="session")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
     yield from _running(lambda: Mlflow(tmp_path_factory.mktemp("mlflow")))
+
+
+# Windows, and how long an alert waits before it speaks, as seconds: what takes a month to burn is to burn in a test.
+PACE = {"0m": "0s", "2m": "1s", "5m": "10s", "10m": "12s", "15m": "12s", "30m": "15s", "1h": "20s", "6h": "25s"}
+IN_HEALTH = 8.0  # seconds; longer than an alert takes to speak
+LOW = Thresholds(stuck_after=5, step_p95=0.5, queue_p95=0.6, loop_blocked=0.2, limit_wait_p95=0.6)
+
+
+def quickened(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return a rule with the windows of its expression, and its patience, shortened; nothing else of it changes."""
+    expr = re.sub(r"(?<=\[)\d+[mh](?=\])|(?<=offset )\d+[mh]", lambda found: PACE[found[0]], rule["expr"])
+    return {**rule, "expr": expr, **({"for": "1s"} if rule.get("for", "0m") != "0m" else {})}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An application with all its faults, the Prometheus that scrapes it with our rules, and what that said before the faults."""
+
+    application: Application
+    prometheus: Prometheus
+    fired_in_health: list[Any]
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The application, first well and then broken."""
+    folder = tmp_path_factory.mktemp("stage")
+    rules = folder / "rules.yml"
+    quick = [quickened(rule) for rule in (*recordings(), *(alert.rule() for alert in alerts(LOW)))]
+    rules.write_text(as_yaml(rule_file("quickened", quick, interval="1s")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names, "MAX_LABEL_SETS", LABEL_SETS)
+        application = Application()
+        try:
+            with contextmanager(_running)(lambda: Prometheus(folder, application.targets, [rules])) as prometheus:
+                eventually(lambda: prometheus.query(recordings()[0]["record"]), what="the rules record")
+                time.sleep(IN_HEALTH)
+                fired = prometheus.query('max_over_time(ALERTS{alertstate="firing"}[1m])')
+                application.break_all()
+                yield Stage(application, prometheus, fired)
+        finally:
+            application.close()
 
 
 @pytest.hookimpl(hookwrapper=True)

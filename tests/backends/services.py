@@ -156,7 +156,9 @@ class Jaeger(Service):
 class Collector(Service):
     """A collector with our file, unchanged; only its environment is set."""
 
-    def __init__(self, folder: Path, traces_to: str, *, keep_percent: int = 0, decision_wait: str = "1s") -> None:
+    def __init__(
+        self, folder: Path, traces_to: str, *, logs_to: str = "http://127.0.0.1:1", keep_percent: int = 0, decision_wait: str = "1s"
+    ) -> None:
         ports = {name: free_port() for name in ("grpc", "http", "spans", "own", "health")}
         self.otlp_grpc = f"http://127.0.0.1:{ports['grpc']}"
         self.otlp_http = f"http://127.0.0.1:{ports['http']}"
@@ -167,6 +169,7 @@ class Collector(Service):
             "OTLP_HTTP": f"127.0.0.1:{ports['http']}",
             "TEMPO_OTLP": traces_to,
             "JAEGER_OTLP": traces_to,
+            "LOKI_OTLP": logs_to,
             "SPAN_METRICS": self.span_metrics,
             "SPAN_METRICS_EVERY": "1s",
             "SELF_METRICS_PORT": str(ports["own"]),

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 from opentelemetry import trace
+from opentelemetry._logs import LogRecord
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 
 from tests.backends.services import ROOT, Collector, Jaeger, Missing, eventually, get, program
 from tests.backends.workload import Answer, Asks, Counting, Fails, Quick, Retries, Slow, provided, run, traced
-from tracedflow import Context, RunOptions
+from tracedflow import Context, RunOptions, StartEvent, StopEvent, Workflow, step
+from tracedflow.telemetry import LogCorrelation
+from tracedflow.testing.otlp import OtlpSink
 
 
 def test_the_collector_loads_our_file_without_a_warning() -> None:
@@ -94,19 +104,54 @@ async def test_secrets_in_attributes_of_other_libraries_do_not_pass(jaeger: Jaeg
     assert "ada@example.com" not in shown
 
 
-def test_every_name_of_ours_in_the_file_exists_in_the_code() -> None:
-    from tracedflow.telemetry import names
+async def test_logs_pass_with_their_run_and_without_their_secrets(tmp_path: Path) -> None:
+    with OtlpSink() as loki, _collecting(tmp_path, loki) as collector:
+        exporter = OTLPLogExporter(endpoint=f"{collector.otlp_http}/v1/logs")
+        provider = LoggerProvider()
+        provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+        logger = logging.getLogger("tests.backends.logs")
+        handler = Sending(provider.get_logger("tests"))
+        handler.addFilter(LogCorrelation())
+        logger.addHandler(handler)
+        try:
+            _, ran = await run(Logging(telemetry=True))
+        finally:
+            logger.removeHandler(handler)
+            provider.shutdown()
+        (request,) = eventually(lambda: loki.logs)
+    (record,) = (record for resource in request.resource_logs for scope in resource.scope_logs for record in scope.log_records)
+    attributes = {pair.key: pair.value.string_value for pair in record.attributes}
+    assert attributes["run_id"] == ran.run_id
+    assert attributes["step"] == "say"
+    assert "ada@example.com" not in str(record)
 
-    text = (ROOT / "otel-collector.yaml").read_text()
-    found = set(_strings(yaml.safe_load(text)))
-    ours = {each for each in found if each.startswith("tracedflow.")}
-    assert ours
-    assert ours <= set(names.ATTRIBUTES)
+
+class Logging(Workflow):
+    @step
+    async def say(self, ev: StartEvent) -> StopEvent:
+        logging.getLogger("tests.backends.logs").warning("mail from ada@example.com")
+        return StopEvent()
 
 
-def _strings(value: object) -> list[str]:
-    if isinstance(value, dict):
-        return [text for key, item in value.items() for text in (str(key), *_strings(item))]
-    if isinstance(value, list):
-        return [text for item in value for text in _strings(item)]
-    return [str(value)]
+class Sending(logging.Handler):
+    """The least handler that sends records with their fields."""
+
+    def __init__(self, sender: Any) -> None:
+        super().__init__()
+        self.sender = sender
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {"run_id": record.run_id, "step": record.step}  # type: ignore[attr-defined]
+        self.sender.emit(LogRecord(body=record.getMessage(), attributes=fields))
+
+
+@contextmanager
+def _collecting(folder: Path, loki: OtlpSink) -> Iterator[Collector]:
+    try:
+        service = Collector(folder, "127.0.0.1:1", logs_to=loki.http_endpoint)
+    except Missing as reason:
+        pytest.skip(f"not installed: {reason}")
+    try:
+        yield service
+    finally:
+        service.stop()

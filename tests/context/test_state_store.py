@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from tracedflow.context.serializers import BaseSerializer, JsonSerializer, PickleSerializer
 from tracedflow.context.state_store import DictState, InMemoryStateStore, StateStore, UnserializableKeyWarning, most_derived
@@ -172,6 +172,19 @@ async def test_a_mixed_state_keeps_fields_and_keys_apart() -> None:
 async def test_what_cannot_be_set_is_refused_with_the_reason(path: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         await InMemoryStateStore(State()).set(path, 1)
+
+
+async def test_a_model_that_validates_what_is_assigned_says_what_is_wrong_with_a_value() -> None:
+    class Strict(BaseModel):
+        model_config = ConfigDict(validate_assignment=True)
+        count: int = 0
+
+    store = InMemoryStateStore(Strict())
+    with pytest.raises(ValidationError, match="valid integer"):
+        await store.set("count", "many")
+    with pytest.raises(ValueError, match="does not take 'counts'"):
+        await store.set("counts", 1)
+    assert await store.get("count") == 0
 
 
 async def test_an_object_without_room_is_refused() -> None:

@@ -12,6 +12,7 @@ from tests.telemetry.conftest import Spans
 from tracedflow import Context, Event, Middleware, RunCall, RunOptions, StartEvent, StopEvent, Workflow, step
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from tracedflow.telemetry import LogCorrelation, Logs, Tracing, names
+from tracedflow.testing import run_virtual
 
 _log = logging.getLogger("tests.users")
 
@@ -134,3 +135,24 @@ async def test_values_are_masked_on_request() -> None:
     assert "failed on ***" in out.getvalue()
     assert "ValueError: ***" in out.getvalue()
     assert "payload-value" not in out.getvalue()
+
+
+def test_a_long_run_says_every_five_minutes_what_it_does(caplog: pytest.LogCaptureFixture) -> None:
+    class Long(Workflow):
+        @step
+        async def sleep(self, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(1000)
+            return StopEvent()
+
+    async def main() -> None:
+        await Long(timeout=None, middleware=[Logs()], telemetry=False, workflow_name="Long").run(run_id="r1", topic="payload-value")
+        await asyncio.sleep(1000)  # an ended run is still
+
+    with caplog.at_level(logging.INFO, "tracedflow.runs"):
+        run_virtual(main())
+    beats = [record for record in caplog.records if record.name == "tracedflow.runs"]
+    assert [record.getMessage() for record in beats] == [
+        f"Run r1 of Long has been running for {age}: step `sleep` is running, for {age} (StartEvent)."
+        for age in ("5 m 00 s", "10 m 00 s", "15 m 00 s")
+    ]
+    assert {fields(record)["run_id"] for record in beats} == {"r1"}

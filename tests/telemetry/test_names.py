@@ -37,3 +37,20 @@ def test_importing_the_package_of_the_layers_loads_none_of_their_libraries() -> 
     loaded = json.loads(done.stdout)
     heavy = ("opentelemetry.sdk", "prometheus_client", "rich")
     assert [name for name in loaded if name.startswith(heavy)] == []
+
+
+PAGE = (PACKAGE.parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+
+
+def test_the_page_lists_every_metric_with_its_type_and_labels_and_no_other() -> None:
+    told = re.findall(r"^\| `(tracedflow_\w+)` \| (\w+) \| ([\w, ]+) \|$", PAGE, re.MULTILINE)
+    assert told == [(spec.name, spec.kind, ", ".join(spec.labels)) for spec in names.METRICS]
+
+
+def test_the_page_names_every_span_attribute_link_and_event_and_no_other() -> None:
+    quoted = set(re.findall(r"`([^`\s]+(?: \{\w+\})?)`", PAGE))
+    declared = {*names.SPANS, *names.ATTRIBUTES, *names.CONVENTIONAL_ATTRIBUTES, *names.LINKS, *names.SPAN_EVENTS}
+    assert declared - quoted == set()
+    ours = {name for name in quoted if name.startswith(("tracedflow.", "tracedflow_")) and not name.endswith(("*", ")"))}
+    known = {*declared, *(spec.name for spec in names.METRICS), *(spec.otel for spec in names.METRICS), "tracedflow.runs"}
+    assert ours - known == set()

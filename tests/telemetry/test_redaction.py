@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from enum import Enum
 
@@ -7,7 +8,7 @@ import pytest
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 
 from tracedflow import Event, StopEvent
-from tracedflow.telemetry.redaction import MASK, describe, mask, place, stack_trace
+from tracedflow.telemetry.redaction import MASK, describe, mask, place, remember, stack_trace
 
 
 class Inner(BaseModel):
@@ -102,6 +103,25 @@ def test_capture_none_leaves_type_and_place(monkeypatch: pytest.MonkeyPatch) -> 
     assert describe(error, []) == f"ValueError at {place(error)}"
     assert stack_trace(error, []) == place(error)
     assert "test_redaction.py:" in place(error)
+
+
+class SlottedError(Exception):
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+def test_what_an_error_was_given_rides_on_it_and_is_neither_shown_nor_saved_with_it() -> None:
+    error = _raised()
+    remember(error, [Event(text="payload-value")])
+    outer = KeyError("again payload-value")
+    outer.__cause__ = error
+    assert describe(error, []) == f"about {MASK}"
+    assert describe(outer, []) == f"'again {MASK}'"
+    assert "payload" not in repr(vars(error))
+    assert describe(pickle.loads(pickle.dumps(error)), []) == "about payload-value"
+    remember(SlottedError(), [Event(text="payload-value")])  # one that takes nothing is left alone
 
 
 def test_an_error_that_was_never_raised_has_no_place() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,8 +21,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from tests.telemetry.programs import WORKERS, Everything, answered
 from tracedflow import StartEvent, StopEvent, Workflow, step
 from tracedflow.inspect.trace_file import ABANDONED, read_runs
-from tracedflow.telemetry import Tracing, tracing
+from tracedflow.telemetry import Logs, Tracing, tracing
 from tracedflow.telemetry.sdk import TraceFile
+from tracedflow.telemetry.sdk._processors import TraceFileLogs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -202,3 +204,32 @@ def test_the_file_of_concurrent_runs_holds_all_of_them(path: Path, provider: Tra
     runs = read_runs(path)
     assert {run.run_id for run in runs} == {f"r{number}" for number in range(50)}
     assert all(len(run.attempts) == 1 and run.outcome == "success" for run in runs)
+
+
+async def test_payloads_and_log_records_are_read_back_where_they_were_captured(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Talks(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            logging.getLogger("tests.users").warning("working on %s", ev.topic)
+            return StopEvent(result="done")
+
+    monkeypatch.setenv("TRACEDFLOW_CAPTURE", "full")
+    file = TraceFile(path, Resource.create())
+    handler = TraceFileLogs(file)
+    provider = TracerProvider()
+    provider.add_span_processor(file)
+    logging.getLogger("tests.users").addHandler(handler)
+    monkeypatch.setattr(tracing, "on_record", file.add_record)
+    try:
+        logging.getLogger("tests.users").warning("outside of runs")
+        await Talks(telemetry=False, middleware=[Tracing(provider), Logs()]).run(topic="payload-value")
+    finally:
+        logging.getLogger("tests.users").removeHandler(handler)
+    (run,) = read_runs(path)
+    (execution,) = [record.execution for record in run.attempts]
+    assert run.inputs == {execution: '{"topic":"payload-value"}'}
+    assert run.outputs == {execution: '{"result":"done"}'}
+    (log,) = run.logs
+    assert (log.level, log.text, log.logger, log.step, log.span_id) == (
+        "WARNING", "working on ***", "tests.users", "only", run.attempts[0].span_id,
+    )  # fmt: skip

@@ -5,9 +5,10 @@ import contextlib
 from typing import Any
 
 import pytest
+from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.propagate import extract
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags
 from pydantic import SecretStr
@@ -31,6 +32,7 @@ from tracedflow.errors import StepTimeoutError, WorkflowCancelledByUser, Workflo
 from tracedflow.middleware import Cause, EventDropped, RetryScheduled, WaitEnded, WaitStarted
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from tracedflow.telemetry import Tracing, names
+from tracedflow.testing import run_virtual
 
 TWICE = retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(2))
 
@@ -553,3 +555,205 @@ async def test_a_real_wait_has_its_span(spans: Spans) -> None:
     assert await handler == "yes"
     assert outcome(spans.one("wait HumanResponseEvent")) == "success"
     assert spans.one("start_workflow Asks").parent is None  # its graph can wait
+
+
+# ------------------------------------------------------------------------------------------------------ long runs
+
+
+class Naps(Workflow):
+    @step
+    async def nap(self, ev: StartEvent) -> StopEvent:
+        await asyncio.sleep(ev.seconds)
+        return StopEvent()
+
+
+@pytest.mark.parametrize(("seconds", "markers"), [(9.9, 0), (10.1, 1), (1000, 1)])
+def test_a_run_shows_itself_once_after_ten_seconds(spans: Spans, seconds: float, markers: int) -> None:
+    async def main() -> None:
+        handler = Naps(timeout=None, middleware=[Tracing(spans.provider)], telemetry=False).run(run_id="r1", seconds=seconds)
+        await asyncio.sleep(min(seconds, 11))
+        assert len(spans.named("run_in_progress Naps")) == markers  # while the run is live
+        await handler
+
+    run_virtual(main())
+    found = spans.named("run_in_progress Naps")
+    assert len(found) == markers
+    for span in found:
+        assert parent_of(span, spans) == "invoke_workflow Naps"
+        assert attributes(span) == {"tracedflow.workflow.name": "Naps", "tracedflow.run.id": "r1", "tracedflow.run.state": "running"}
+
+
+# ------------------------------------------------------------------------------------------------------ waits
+
+
+class Waits(Workflow):
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        try:
+            await ctx.wait_for_event(HumanResponseEvent, timeout=5)
+        except TimeoutError:
+            if not ev.get("forgives"):
+                raise
+        return StopEvent(result="went on")
+
+
+@pytest.mark.parametrize("forgives", [True, False])
+def test_a_wait_that_timed_out_is_an_error_only_if_that_failed_the_run(spans: Spans, forgives: bool) -> None:
+    async def main() -> None:
+        handler = Waits(timeout=60, middleware=[Tracing(spans.provider)], telemetry=False).run(forgives=forgives)
+        with contextlib.suppress(TimeoutError):
+            await handler
+
+    run_virtual(main())
+    wait = spans.one("wait HumanResponseEvent")
+    assert outcome(wait) == "timeout"
+    assert wait.status.status_code is (StatusCode.UNSET if forgives else StatusCode.ERROR)
+    assert attributes(wait).get("error.type") == (None if forgives else "TimeoutError")
+    assert event_names(wait) == []  # the exception is on its step
+
+
+def test_a_wait_that_is_cancelled_with_its_run_is_no_error(spans: Spans) -> None:
+    async def main() -> None:
+        handler = Waits(timeout=60, middleware=[Tracing(spans.provider)], telemetry=False).run()
+        await asyncio.sleep(1)
+        await handler.cancel_run()
+
+    run_virtual(main())
+    wait = spans.one("wait HumanResponseEvent")
+    assert (outcome(wait), wait.status.status_code) == ("cancelled", StatusCode.UNSET)
+
+
+# ------------------------------------------------------------------------------------------------------ context in and out
+
+
+async def test_an_event_from_outside_links_to_the_span_that_sent_it(spans: Spans) -> None:
+    class Takes(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> InputRequiredEvent:
+            return InputRequiredEvent()
+
+        @step
+        async def take(self, ev: HumanResponseEvent) -> StopEvent:
+            return StopEvent()
+
+    handler = Takes(timeout=5, middleware=[Tracing(spans.provider)], telemetry=False).run()
+    async for event in handler.stream_events():
+        if isinstance(event, InputRequiredEvent):
+            with spans.provider.get_tracer("user").start_as_current_span("POST /answer") as request:
+                await handler.send_event(HumanResponseEvent())
+    await handler
+    (link,) = spans.one("run_step take").links
+    assert link.context == request.get_span_context()
+
+
+async def test_the_propagators_of_the_process_are_used(spans: Spans) -> None:
+    class Shout(TextMapPropagator):
+        def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
+            carrier["shout"] = format(trace.get_current_span(context).get_span_context().span_id, "016X")
+
+        def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> otel_context.Context:
+            return context or otel_context.Context()
+
+        @property
+        def fields(self) -> set[str]:
+            return {"shout"}
+
+    before = propagate.get_global_textmap()
+    propagate.set_global_textmap(Shout())
+    try:
+        hand = ByHand(Tracing(spans.provider))
+        await hand._go()
+    finally:
+        propagate.set_global_textmap(before)
+    assert hand.step.outgoing == {"shout": (hand.step.span_id or "").upper()}
+
+
+async def test_baggage_travels_with_the_events(spans: Spans) -> None:
+    token = otel_context.attach(baggage.set_baggage("tenant", "blue"))
+    try:
+        hand = ByHand(Tracing(spans.provider))
+        await hand._go()
+    finally:
+        otel_context.detach(token)
+    assert hand.step.outgoing["baggage"] == "tenant=blue"
+    assert hand.step.outgoing["traceparent"].startswith(f"00-{hand.step.trace_id}-{hand.step.span_id}-")
+
+
+async def test_a_detached_run_is_a_trace_of_its_own_with_a_link_to_its_starter(spans: Spans) -> None:
+    class Starter(Workflow):
+        @step
+        async def start(self, ev: StartEvent) -> StopEvent:
+            flow = Naps(timeout=5, middleware=self._middleware, telemetry=False)
+            return StopEvent(result=await flow.run(seconds=0, options=RunOptions(parent=None)))
+
+    await Starter(timeout=5, middleware=[Tracing(spans.provider)], telemetry=False).run()
+    inner = spans.one("invoke_workflow Naps")
+    assert inner.parent is None
+    (link,) = inner.links
+    assert link.context == spans.one("run_step start").context
+    assert dict(link.attributes or {}) == {"tracedflow.link.type": "spawned_by"}
+
+
+def test_an_unsampled_trace_is_passed_on_as_such() -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+    hand = ByHand(Tracing(TracerProvider(sampler=ALWAYS_OFF)))
+    hand.go()
+    sent = trace.get_current_span(extract(hand.step.outgoing, context=otel_context.Context())).get_span_context()
+    assert format(sent.trace_id, "032x") == hand.step.trace_id
+    assert not sent.trace_flags.sampled
+
+
+# ------------------------------------------------------------------------------------------------------ exceptions as logs
+
+
+class Logged:
+    """A logger provider that keeps what is emitted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+
+        self.kept = InMemoryLogRecordExporter()
+        self.provider = LoggerProvider()
+        self.provider.add_log_record_processor(SimpleLogRecordProcessor(self.kept))
+        monkeypatch.setattr("opentelemetry._logs.get_logger", lambda *given, **named: self.provider.get_logger("tracedflow"))
+
+    @property
+    def records(self) -> list[Any]:
+        return [each.log_record for each in self.kept.get_finished_logs()]
+
+
+@pytest.mark.parametrize(("signals", "on_span", "as_log"), [("", 1, 0), ("logs", 0, 1), ("logs/dup", 1, 1), ("other, logs/dup", 1, 1)])
+def test_an_exception_goes_where_the_process_wants_it(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch, signals: str, on_span: int, as_log: int
+) -> None:
+    logged = Logged(monkeypatch)
+    monkeypatch.setenv("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", signals)
+    hand = ByHand(Tracing(spans.provider))
+
+    def body(call: StepCall) -> StopEvent:
+        raise KeyError("missing")
+
+    hand.body = body
+    with pytest.raises(KeyError):
+        hand.go()
+    span = spans.one("run_step work")
+    assert event_names(span).count("exception") == on_span
+    assert len(logged.records) == as_log
+    for record in logged.records:
+        assert (record.event_name, record.span_id, record.trace_id) == ("exception", span.context.span_id, span.context.trace_id)
+        assert record.attributes["exception.type"] == "KeyError"
+        assert "Traceback" in record.attributes["exception.stacktrace"]
+
+
+# ------------------------------------------------------------------------------------------------------ names
+
+
+async def test_the_second_class_of_a_name_shows_its_module_and_that_is_said_once(spans: Spans, caplog: pytest.LogCaptureFixture) -> None:
+    twin = type("Naps", (Naps,), {"__module__": "elsewhere", "__qualname__": "Naps"})
+    for flow in (Naps, twin, twin):
+        await flow(timeout=5, middleware=[Tracing(spans.provider)], telemetry=False).run(seconds=0)
+    assert [len(spans.named(f"invoke_workflow {name}")) for name in ("Naps", "elsewhere.Naps")] == [1, 2]
+    assert len([record for record in caplog.records if "two workflow classes are called Naps" in record.getMessage()]) == 1

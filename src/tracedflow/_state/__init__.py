@@ -39,6 +39,7 @@ from ._inputs import (
     SendOn,
     Streamed,
 )
+from ._lanes import admit, park, pump, wake
 from ._model import (
     DROPS_KEPT,
     HELD_PER_TYPE,
@@ -102,8 +103,12 @@ __all__ = [
     "Streamed",
     "Tally",
     "Wait",
+    "admit",
     "is_over",
     "new_state",
+    "park",
+    "pump",
     "recoveries",
     "reduce",
+    "wake",
 ]

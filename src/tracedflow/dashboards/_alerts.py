@@ -18,8 +18,8 @@ def alerts(at: Thresholds | None = None) -> list[Alert]:
 def _of_runs(at: Thresholds) -> list[Alert]:
     ratio = {window: ERROR_RATIO.format(window=window) for window in WINDOWS}
     budget = 1 - at.objective
-    healthy = Case({_runs("success"): "0+60x600", _runs("error"): "0+0x600"}, 500)
-    failing = Case({_runs("success"): "0+30x600", _runs("error"): "0+30x600"}, 500)
+    healthy = Case({_runs("success"): "0+60x90", _runs("error"): "0+0x90"})
+    failing = Case({_runs("success"): "0+30x90", _runs("error"): "0+30x90"})
     return [
         Alert(
             name="TracedflowRunErrorRatioHigh",
@@ -50,8 +50,8 @@ def _of_runs(at: Thresholds) -> list[Alert]:
             lasting="15m",
             summary="{{ $labels.workflow }} uses up its error budget of 30 days within five",
             runbook="Look at `Errors by type` over the last day; `tracedflow show TRACE_FILE` lists the attempts of a run that failed.",
-            fires=Case({_runs("success"): "0+92x600", _runs("error"): "0+8x600"}, 500),
-            silent=Case({_runs("success"): "0+999x600", _runs("error"): "0+1x600"}, 500),
+            fires=Case({_runs("success"): "0+92x90", _runs("error"): "0+8x90"}),
+            silent=Case({_runs("success"): "0+999x90", _runs("error"): "0+1x90"}),
             labels={"job": "app", "workflow": "F"},
         ),
         Alert(
@@ -204,7 +204,7 @@ def _of_the_process(at: Thresholds) -> list[Alert]:
             expr=f"{blocked} > {at.loop_blocked:g}",
             lasting="5m",
             summary="{{ $labels.workflow }}.{{ $labels.step }} keeps the event loop of {{ $labels.instance }} from turning",
-            runbook="`Blocked event loop` in tracedflow / Workflow; the log of tracedflow.loop has file and line. Make the step `def`: it runs in a thread.",
+            runbook="The log of tracedflow.loop has file and line. Make the step `def`: it runs in a thread. See `Blocked event loop`.",
             fires=Case({f"{n.LOOP_BLOCKED.name}{{{_of('s')}}}": "0+20x90"}),
             silent=Case({f"{n.LOOP_BLOCKED.name}{{{_of('s')}}}": "0+0x90"}),
             labels={"job": "app", "instance": "a", "workflow": "F", "step": "s"},

@@ -10,14 +10,20 @@ WORKFLOW = "job, workflow"
 STEP = "job, workflow, step"
 
 
+def share(part: str, whole: str) -> str:
+    """Return a part over a whole; 0, not nothing, where the part has no series: an outcome that never was has none."""
+    return f"({part} or {whole} * 0) / {whole}"
+
+
 def error_ratio(window: str) -> str:
     """Return the share of the ended runs that ended badly."""
-    return f"sum by ({WORKFLOW}) (rate({n.RUNS.name}{{{BAD}}}[{window}])) / sum by ({WORKFLOW}) (rate({n.RUNS.name}[{window}]))"
+    bad, ended = (f"sum by ({WORKFLOW}) (rate({n.RUNS.name}{where}[{window}]))" for where in (f"{{{BAD}}}", ""))
+    return share(bad, ended)
 
 
-def quantile(share: float, metric: str, by: str, window: str, where: str = "") -> str:
+def quantile(at: float, metric: str, by: str, window: str, where: str = "") -> str:
     """Return a quantile of a histogram."""
-    return f"histogram_quantile({share}, sum by (le, {by}) (rate({metric}_bucket{where}[{window}])))"
+    return f"histogram_quantile({at}, sum by (le, {by}) (rate({metric}_bucket{where}[{window}])))"
 
 
 def grew(metric: str, by: str, window: str) -> str:

@@ -12,7 +12,7 @@ from grafana_foundation_sdk.builders import dashboard
 from ..representation import WorkflowStepNode, get_workflow_representation
 from ..telemetry import names as n
 from ..workflow import Workflow
-from ._expressions import BAD
+from ._expressions import BAD, share
 from ._rules import Alert, Case, Severity, burn
 from ._style import RATE, WIDE, board, job_variable, quantiles, query, series, source
 
@@ -36,9 +36,9 @@ class Objective:
     latency_share: float = 0.95
 
     def __post_init__(self) -> None:
-        for name, share in (("success", self.success), ("latency_share", self.latency_share)):
-            if not 0 < share < 1:
-                raise ValueError(f"{name} is a share between 0 and 1, such as 0.99, not {share!r}")
+        for name, value in (("success", self.success), ("latency_share", self.latency_share)):
+            if not 0 < value < 1:
+                raise ValueError(f"{name} is a share between 0 and 1, such as 0.99, not {value!r}")
         longest = n.RUN_DURATION.buckets[-1]
         if self.latency is not None and not 0 < self.latency <= longest:
             raise ValueError(f"latency is a number of seconds above 0 and at most {longest:g}, the longest bucket; not {self.latency!r}")
@@ -86,7 +86,7 @@ def slo_alerts(workflow: Workflow[Any] | type[Workflow[Any]], objective: Objecti
     """Return multi-window burn-rate alerts that defend an objective of one workflow."""
     name = get_workflow_representation(workflow).name
     ended, failed = (_rate(n.RUNS.name, f'workflow="{name}"{more}') for more in ("", f", {BAD}"))
-    found = _burns(name, "Errors", lambda window: f"{failed(window)} / {ended(window)}", 1 - objective.success, _ends(name))
+    found = _burns(name, "Errors", lambda window: share(failed(window), ended(window)), 1 - objective.success, _ends(name))
     if objective.latency is None:
         return found
     bound = f"{objective.bucket:g}"
@@ -122,7 +122,7 @@ def _ends(name: str) -> tuple[Case, Case]:
     def ran(good: int, bad: int) -> Case:
         label = f'job="app", instance="a", workflow="{name}"'
         shown = {"success": good, "error": bad}
-        return Case({f'{n.RUNS.name}{{{label}, outcome="{outcome}"}}': f"0+{count}x600" for outcome, count in shown.items()}, 500)
+        return Case({f'{n.RUNS.name}{{{label}, outcome="{outcome}"}}': f"0+{count}x90" for outcome, count in shown.items()})
 
     return ran(1, 99), ran(99, 0)
 
@@ -131,6 +131,6 @@ def _latencies(name: str, bound: str) -> tuple[Case, Case]:
     def took(fast: int) -> Case:
         label = f'job="app", instance="a", workflow="{name}", outcome="success"'
         below = f'{n.RUN_DURATION.name}_bucket{{{label}, le="{bound}"}}'
-        return Case({below: f"0+{fast}x600", f"{n.RUN_DURATION.name}_count{{{label}}}": "0+99x600"}, 500)
+        return Case({below: f"0+{fast}x90", f"{n.RUN_DURATION.name}_count{{{label}}}": "0+99x90"})
 
     return took(1), took(99)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard
 
 from ..telemetry import names as n
-from ._expressions import BAD
+from ._expressions import BAD, share
 from ._style import (
     OVERVIEW_UID,
     RATE,
@@ -47,7 +47,7 @@ def overview_board() -> dashboard.Dashboard:
 def _numbers(made: dashboard.Dashboard) -> None:
     runs = n.RUNS.name
     ended = f"sum(rate({runs}{{{SELECT}}}[{RATE}]))"
-    failed = f"sum(rate({runs}{{{SELECT}, {BAD}}}[{RATE}])) / {ended}"
+    failed = share(f"sum(rate({runs}{{{SELECT}, {BAD}}}[{RATE}]))", ended)
     made.with_panel(number("Runs", "Runs that ended, per second.", "ops", ended))
     made.with_panel(
         number(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from ..telemetry import names as n
-from ._expressions import STEP, error_ratio, quantile, saturation
+from ._expressions import STEP, error_ratio, quantile, saturation, share
 
 Severity: TypeAlias = Literal["critical", "warning", "info"]
 
@@ -74,7 +74,7 @@ def recordings() -> list[dict[str, str]]:
     ratios = [{"record": ERROR_RATIO.format(window=window), "expr": error_ratio(window)} for window in WINDOWS]
     return [
         *ratios,
-        {"record": STEP_ERROR_RATIO, "expr": f"{bad} / sum by ({STEP}) (rate({n.STEP_ATTEMPTS_TOTAL.name}[5m]))"},
+        {"record": STEP_ERROR_RATIO, "expr": share(bad, f"sum by ({STEP}) (rate({n.STEP_ATTEMPTS_TOTAL.name}[5m]))")},
         {"record": STEP_P95, "expr": quantile(0.95, n.STEP_DURATION.name, STEP, "5m")},
         {"record": QUEUE_P95, "expr": quantile(0.95, n.STEP_QUEUE_WAIT_SECONDS.name, STEP, "5m")},
         {"record": SATURATION, "expr": saturation(STEP)},

@@ -133,11 +133,11 @@ def quantiles(metric: str, by: str, where: str, *, exemplars: bool = True) -> li
     label = " ".join(f"{{{{{name}}}}}" for name in by.split(", "))
     return [
         query(
-            quantile(share, metric, by, RATE, f"{{{where}}}"),
-            f"p{round(share * 100)} {label}",
-            exemplars=exemplars and share == 0.99,
+            quantile(at, metric, by, RATE, f"{{{where}}}"),
+            f"p{round(at * 100)} {label}",
+            exemplars=exemplars and at == 0.99,
         )
-        for share in (0.5, 0.95, 0.99)
+        for at in (0.5, 0.95, 0.99)
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -162,6 +162,11 @@ class _Sorter:
         self._by_id: dict[str, RecordedRun] = {}
         self._executions: dict[str, int] = {record.span_id: record.execution for record in records if record.span_id}
         self.runs: list[RecordedRun] = []
+        self._tries: dict[str, list[_Span]] = {}  # of a step, by the id of its span
+        for span in spans.values():
+            if span.kind == _ATTEMPT:
+                self._tries.setdefault(span.parent_id, []).append(span)
+        self._named: dict[str, list[RecordedRun]] = {}  # by run id, oldest first
         ordered = sorted(spans.values(), key=lambda span: (span.start, span.numbered))
         for span in ordered:
             if span.kind == _RUN:
@@ -185,8 +190,7 @@ class _Sorter:
             run = RecordedRun(workflow=span.facts.get(names.WORKFLOW_NAME, ""), run_id=run_id, started=span.start)
             run.trace_id, run.parent_run_id = span.trace_id, span.facts.get(names.PARENT_RUN_ID)
             run.tags = {key.removeprefix(names.TAG_PREFIX): value for key, value in span.facts.items() if key.startswith(names.TAG_PREFIX)}
-            self._by_id[run_id] = run
-            self.runs.append(run)
+            self._add_run(run)
         run.segments = segment
         run.ended = span.end
         run.outcome = ABANDONED if span.end is None else str(span.facts.get(names.OUTCOME, ABANDONED))
@@ -212,9 +216,13 @@ class _Sorter:
 
     def _run_without_span(self, record: AttemptRecord) -> RecordedRun:
         run = RecordedRun(workflow=record.workflow, run_id=record.run_id, started=record.enqueued_at, trace_id=record.trace_id)
-        self._by_id[record.run_id] = run
-        self.runs.append(run)
+        self._add_run(run)
         return run
+
+    def _add_run(self, run: RecordedRun) -> None:
+        self._by_id[run.run_id] = run
+        self._named.setdefault(run.run_id, []).append(run)
+        self.runs.append(run)
 
     def _run_of(self, span: _Span) -> RecordedRun | None:
         found: _Span | None = span
@@ -227,8 +235,8 @@ class _Sorter:
     def _run_at(self, run_id: str, at: float) -> RecordedRun | None:
         """Return the run of this id that had begun at a time: ids may be used again."""
         found: RecordedRun | None = None
-        for run in self.runs:
-            if run.run_id == run_id and (found is None or run.started <= at):
+        for run in self._named.get(run_id, ()):
+            if found is None or run.started <= at:
                 found = run
         return found
 
@@ -244,14 +252,8 @@ class _Sorter:
                     captured[execution] = span.facts[key]
             if span.end is None:
                 run.unfinished.append(self._unfinished(span, execution))
-        has_attempts = span.kind == _STEP and any(
-            other.parent_id == span.span_id and other.kind == _ATTEMPT for other in self._attempts_of(span)
-        )
-        if span.end is not None and span.span_id not in recorded and not has_attempts:
+        if span.end is not None and span.span_id not in recorded and span.span_id not in self._tries:
             run.attempts.append(self._record_of(span, execution))
-
-    def _attempts_of(self, span: _Span) -> Iterator[_Span]:
-        return (other for other in self._spans.values() if other.parent_id == span.span_id)
 
     def _explain(self, run: RecordedRun, span: _Span) -> None:
         """Take the stack trace of the innermost span: only there it is recorded."""
@@ -259,7 +261,7 @@ class _Sorter:
             run.error_stack = span.stack
 
     def _unfinished(self, span: _Span, execution: int) -> RunningStep:
-        tries = [other.facts.get(names.STEP_ATTEMPT, 1) for other in self._attempts_of(span) if other.kind == _ATTEMPT]
+        tries = [other.facts.get(names.STEP_ATTEMPT, 1) for other in self._tries.get(span.span_id, ())]
         return RunningStep(
             step=span.facts.get(names.STEP_NAME, ""),
             execution=execution,

@@ -83,11 +83,23 @@ def given_to(call: StepCall) -> tuple[object, ...]:
     return (*call.inputs, call.run.start_event, *(memo or {}).values())
 
 
+class _Given(tuple[object, ...]):
+    """What rides on an exception. It neither shows itself nor is copied or saved with it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<left by tracedflow to mask texts>"
+
+    def __reduce__(self) -> tuple[type[_Given], tuple[()]]:
+        return _Given, ()
+
+
 def remember(error: BaseException, sources: Iterable[object]) -> None:
     """Leave on an error what its text may repeat: it may come out of a nested run, in a step that knows nothing of that."""
     known = {id(each): each for each in (*getattr(error, _GIVEN, ()), *sources)}
     with suppress(AttributeError, TypeError):  # an exception class with slots
-        setattr(error, _GIVEN, tuple(known.values())[:_MOST_SOURCES])
+        setattr(error, _GIVEN, _Given(tuple(known.values())[:_MOST_SOURCES]))
 
 
 def _carried(error: BaseException) -> Iterator[object]:

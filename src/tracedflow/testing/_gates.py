@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from ..inspect.critical import critical_path
 from ..inspect.durations import short
 from ..inspect.waterfall import waterfall
 from ..records import AttemptRecord, RunReport
@@ -178,10 +179,9 @@ class RunGates:
         """
         __tracebackhide__ = True
         self._some(step)
-        seconds = _critical_seconds(self._executions)
-        whole = sum(seconds.values())
-        found = seconds.get(step, 0.0) / whole if whole else 0.0
-        shares = ", ".join(f"`{name}` {part / whole if whole else 0:.0%}" for name, part in seconds.items())
+        path = critical_path(self._records)
+        found = path.share(step)
+        shares = ", ".join(f"`{name}` {path.share(name):.0%}" for name in path.steps)
         wanted = f"step `{step}` to have {at_least:.0%} to {at_most:.0%} of the critical path"
         return self._check(at_least <= found <= at_most, wanted, f"the shares are {shares}")
 
@@ -232,22 +232,6 @@ def _most_at_once(records: Sequence[AttemptRecord]) -> int:
         now += {ended: -1, instant: 0, began: 1}[kind]
         most = max(most, now + (kind == instant))
     return most
-
-
-def _critical_seconds(executions: Sequence[_Execution]) -> dict[str, float]:
-    """Return the seconds that each step has of the critical path, first step first."""
-    numbered = {each.number: each for each in executions}
-    ended = [each for each in executions if each.attempts[-1].outcome != "cancelled"]  # those were cut off by the end of the run
-    found: dict[str, float] = {}
-    until: float | None = None
-    at = max(ended or executions, key=lambda each: (each.ended, each.number), default=None)
-    while at is not None:
-        ready = at.attempts[0].enqueued_at
-        found[at.step] = found.get(at.step, 0.0) + max(0.0, (at.ended if until is None else until) - ready)
-        until = ready
-        causes = [numbered[cause] for cause in at.attempts[0].causes if cause in numbered and cause < at.number]
-        at = max(causes, key=lambda each: (each.ended, each.number), default=None)
-    return dict(reversed(found.items()))
 
 
 def _title(execution: _Execution) -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 from inspect import getattr_static
 from typing import Any, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ...events import DictLikeModel
 from ..serializers._types import dynamic
@@ -88,6 +88,8 @@ def assign(parent: Any, segment: str, value: Any, segments: list[str]) -> None:
         try:
             setattr(parent, segment, value)
         except (AttributeError, TypeError, ValueError) as error:
+            if isinstance(error, ValidationError) and segment in type(parent).model_fields:
+                raise  # the field is there: the model says what is wrong with the value
             known = ", ".join(type(parent).model_fields) if isinstance(parent, BaseModel) else ""
             hint = f" (its fields are {known})" if known else ""
             raise ValueError(f"cannot set {path!r}: a {type(parent).__qualname__} does not take {segment!r}{hint}") from error

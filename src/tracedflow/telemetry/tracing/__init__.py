@@ -320,7 +320,7 @@ def _describe_run(
     if outcome == "suspended":
         span.set_attribute(names.RUN_STATE, "suspended")
     elif outcome == "cancelled":
-        span.add_event(names.CANCEL_REQUESTED, {names.CANCEL_REASON: "cancelled"})
+        span.add_event(names.CANCEL_REQUESTED, {names.CANCEL_REASON: call.cancel_reason or "cancelled"})
     if error is not None:
         stalled(span, error, secrets)
         fail(span, outcome, error, secrets, record=not state.has_recorded(error))

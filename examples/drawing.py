@@ -1,0 +1,85 @@
+"""Drawing: every way a workflow may go, and the way one run went, as HTML without a network, as SVG and as Mermaid text.
+
+The pictures are made of the annotations of the steps, and of the records of a run; there is nothing to draw by hand. The
+workflow has one of each: a branch, a fan-out, a loop and a join.
+
+```mermaid
+flowchart LR
+  start([StartEvent]) --> split
+  split -->|Line x n| fit
+  fit -->|"Line: still too long"| fit
+  fit -->|Fitted| join --> stop([StopEvent])
+  split -->|Nothing| refuse --> stop
+```
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tracedflow import (
+    Event,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    WorkflowHandler,
+    draw_all_possible_flows,
+    draw_all_possible_flows_mermaid,
+    draw_all_possible_flows_svg,
+    draw_most_recent_execution,
+    draw_most_recent_execution_mermaid,
+    draw_most_recent_execution_svg,
+    step,
+)
+
+
+class Line(Event):
+    number: int
+    text: str
+    width: int
+
+
+class Nothing(Event):
+    pass
+
+
+class Fitted(Event):
+    number: int
+    text: str
+
+
+class Signpost(Workflow[list[str]]):
+    """Shorten each line of a text until it fits on a signpost."""
+
+    @step
+    async def split(self, ev: StartEvent) -> list[Line] | Nothing:
+        lines = [line.strip() for line in ev.text.split("/") if line.strip()]
+        return [Line(number=number, text=line, width=ev.width) for number, line in enumerate(lines)] if lines else Nothing()
+
+    @step
+    async def fit(self, ev: Line) -> Line | Fitted:
+        if len(ev.text) <= ev.width or " " not in ev.text:
+            return Fitted(number=ev.number, text=ev.text)
+        return Line(number=ev.number, text=ev.text.rsplit(maxsplit=1)[0], width=ev.width)
+
+    @step
+    async def join(self, evs: list[Fitted]) -> StopEvent:
+        # They come as they were ready, which is not the order of the lines.
+        return StopEvent(result=[fitted.text for fitted in sorted(evs, key=lambda fitted: fitted.number)])
+
+    @step
+    async def refuse(self, ev: Nothing) -> StopEvent:
+        return StopEvent(result=[])
+
+
+def draw(handler: WorkflowHandler[list[str]], folder: Path) -> list[Path]:
+    """Write all pictures of the workflow and of a run into a folder; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flows, run = folder / "flows", folder / "run"
+    draw_all_possible_flows(Signpost, filename=f"{flows}.html")
+    draw_all_possible_flows_svg(Signpost, filename=f"{flows}.svg")
+    draw_all_possible_flows_mermaid(Signpost, filename=f"{flows}.mermaid", max_label_length=12)  # longer names are cut
+    draw_most_recent_execution(handler, filename=f"{run}.html")
+    draw_most_recent_execution_svg(handler, filename=f"{run}.svg")
+    draw_most_recent_execution_mermaid(handler, filename=f"{run}.mermaid", max_label_length=12)
+    return sorted(folder.glob("flows.*")) + sorted(folder.glob("run.*"))

@@ -1,0 +1,142 @@
+"""Events by hand: collect two kinds, send several, show progress, ask a person, and look at what the engine does.
+
+Four small workflows, one idea each:
+
+1. `Synthesis`: two steps take the same event, and a third waits for one result of each, in the order it asks for.
+2. `Gather`: a step sends several events itself and returns yet another kind; the step that gathers takes both kinds.
+3. `Progress`: a step writes to the stream while it works; whoever watches may also see the engine's own events.
+4. `NumberPrompt`: a step asks, the caller leaves the stream, answers when there is an answer, and reads on.
+
+```mermaid
+flowchart LR
+  subgraph Synthesis
+    S0([StartEvent]) --> count_words -->|Words| write
+    S0 --> count_letters -->|Letters| write --> S9([StopEvent])
+  end
+  subgraph Gather
+    G0([StartEvent]) --> split -->|Half x2| measure -->|Measured| gather --> G9([StopEvent])
+    split -->|Announced| gather
+  end
+  subgraph NumberPrompt
+    N0([StartEvent]) --> ask -->|NumberWanted| person{{a person}} -->|NumberGiven| check --> N9([StopEvent])
+    check -->|NumberWanted: again| person
+  end
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+
+# 1. Collect two kinds.
+
+
+class Words(Event):
+    count: int
+
+
+class Letters(Event):
+    count: int
+
+
+class Synthesis(Workflow):
+    @step
+    async def count_words(self, ev: StartEvent) -> Words:
+        return Words(count=len(ev.text.split()))
+
+    @step
+    async def count_letters(self, ev: StartEvent) -> Letters:
+        return Letters(count=sum(letter.isalpha() for letter in ev.text))
+
+    @step
+    async def write(self, ctx: Context, ev: Words | Letters) -> StopEvent | None:
+        found = ctx.collect_events(ev, [Words, Letters])  # in this order, whichever comes first
+        if found is None:
+            return None
+        words, letters = found
+        return StopEvent(result=f"{words.count} words of {letters.count} letters")
+
+
+# 2. Send several, and something else.
+
+
+class Half(Event):
+    text: str
+
+
+class Measured(Event):
+    length: int
+
+
+class Announced(Event):
+    halves: int
+
+
+class Gather(Workflow):
+    @step
+    async def split(self, ctx: Context, ev: StartEvent) -> Half | Announced:
+        middle = len(ev.text) // 2
+        ctx.send_event(Half(text=ev.text[:middle]))
+        ctx.send_event(Half(text=ev.text[middle:]))
+        return Announced(halves=2)
+
+    @step
+    async def measure(self, ev: Half) -> Measured:
+        return Measured(length=len(ev.text))
+
+    @step
+    async def gather(self, ctx: Context, ev: Announced | Measured) -> StopEvent | None:
+        # `Announced` is none of what is collected: it may come first, last or in between, and changes nothing.
+        halves = ctx.collect_events(ev, [Measured] * 2)
+        return None if halves is None else StopEvent(result=sum(half.length for half in halves))
+
+
+# 3. Show progress.
+
+
+class Reading(Event):
+    word: str
+    done: float
+
+
+class Progress(Workflow):
+    @step
+    async def read(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        words = ev.text.split()
+        longest = ""
+        for number, word in enumerate(words, start=1):
+            longest = max(longest, word, key=len)
+            ctx.write_event_to_stream(Reading(word=word, done=number / len(words)))
+            await asyncio.sleep(0)  # so that who reads the stream may read it now
+        return StopEvent(result=longest)
+
+
+# 4. Ask a person.
+
+
+class NumberWanted(InputRequiredEvent):
+    prefix: str
+
+
+class NumberGiven(HumanResponseEvent):
+    response: str
+
+
+class NumberPrompt(Workflow):
+    """Ask for a number up to that of the words in a text, again if need be, and give the word."""
+
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> NumberWanted:
+        words = ev.text.split()
+        await ctx.store.set("words", words)
+        return NumberWanted(prefix=f"Which word, from 1 to {len(words)}?")
+
+    @step
+    async def check(self, ctx: Context, ev: NumberGiven) -> NumberWanted | StopEvent:
+        words = await ctx.store.get("words")
+        given = ev.response.strip()
+        if not given.isdecimal() or not 1 <= int(given) <= len(words):
+            return NumberWanted(prefix=f"{given!r} is no number from 1 to {len(words)}. Which word?")
+        return StopEvent(result=words[int(given) - 1])

@@ -1,0 +1,71 @@
+"""A run step by step: you see what each step returned, and decide what of it goes on.
+
+`run(stepwise=True)` starts nothing by itself. Each `await handler.run_step()` runs what is ready and hands you the events
+that came of it. What you send on takes effect; what you keep does not; and what you change is what the next step gets.
+
+```mermaid
+flowchart LR
+  start([StartEvent]) --> draft -->|Draft| review
+  review -->|TooLong| shorten -->|Draft| review
+  review -->|Fits| publish --> stop([StopEvent])
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowHandler, step
+
+
+class Draft(Event):
+    text: str
+
+
+class TooLong(Event):
+    text: str
+    excess: int
+
+
+class Fits(Event):
+    text: str
+
+
+class Notice(Workflow[str]):
+    """Shorten a text, word by word from its end, until it fits on the board."""
+
+    @step
+    async def draft(self, ctx: Context, ev: StartEvent) -> Draft:
+        await ctx.store.set("room", ev.room)
+        return Draft(text=ev.text)
+
+    @step
+    async def review(self, ctx: Context, ev: Draft) -> TooLong | Fits:
+        excess = len(ev.text) - await ctx.store.get("room")
+        return TooLong(text=ev.text, excess=excess) if excess > 0 and " " in ev.text else Fits(text=ev.text)
+
+    @step
+    async def shorten(self, ev: TooLong) -> Draft:
+        return Draft(text=ev.text.rsplit(maxsplit=1)[0])
+
+    @step
+    async def publish(self, ev: Fits) -> StopEvent:
+        return StopEvent(result=ev.text)
+
+
+Decision = Callable[[int, list[Event]], Awaitable[list[Event]]]
+"""Is shown the number of the step and what came of it; returns what shall go on."""
+
+
+async def drive(handler: WorkflowHandler[object], decide: Decision) -> int:
+    """Run a stepwise run to its end; return how many steps it took. A run of which nothing goes on is ended."""
+    steps = 0
+    while (events := await handler.run_step()) is not None:
+        steps += 1
+        chosen = await decide(steps, events)
+        if not chosen and not handler.done():
+            await handler.cancel_run()
+        for event in chosen:
+            if not isinstance(event, StopEvent):  # the end of the run needs no help
+                handler.ctx.send_event(event)
+    return steps
