@@ -5,7 +5,7 @@ workflow has one of each: a branch, a fan-out, a loop and a join.
 
 ```mermaid
 flowchart LR
-  start([StartEvent]) --> split
+  start([Sign]) --> split
   split -->|Line x n| fit
   fit -->|"Line: still too long"| fit
   fit -->|Fitted| join --> stop([StopEvent])
@@ -33,6 +33,11 @@ from tracedflow import (
 )
 
 
+class Sign(StartEvent):
+    text: str  # its lines, with a slash between them
+    width: int  # letters
+
+
 class Line(Event):
     number: int
     text: str
@@ -52,7 +57,7 @@ class Signpost(Workflow[list[str]]):
     """Shorten each line of a text until it fits on a signpost."""
 
     @step
-    async def split(self, ev: StartEvent) -> list[Line] | Nothing:
+    async def split(self, ev: Sign) -> list[Line] | Nothing:
         lines = [line.strip() for line in ev.text.split("/") if line.strip()]
         return [Line(number=number, text=line, width=ev.width) for number, line in enumerate(lines)] if lines else Nothing()
 

@@ -10,15 +10,15 @@ Four small workflows, one idea each:
 ```mermaid
 flowchart LR
   subgraph Synthesis
-    S0([StartEvent]) --> count_words -->|Words| write
+    S0([Given]) --> count_words -->|Words| write
     S0 --> count_letters -->|Letters| write --> S9([StopEvent])
   end
   subgraph Gather
-    G0([StartEvent]) --> split -->|Half x2| measure -->|Measured| gather --> G9([StopEvent])
+    G0([Given]) --> split -->|Half x2| measure -->|Measured| gather --> G9([StopEvent])
     split -->|Announced| gather
   end
   subgraph NumberPrompt
-    N0([StartEvent]) --> ask -->|NumberWanted| person{{a person}} -->|NumberGiven| check --> N9([StopEvent])
+    N0([Given]) --> ask -->|NumberWanted| person{{a person}} -->|NumberGiven| check --> N9([StopEvent])
     check -->|NumberWanted: again| person
   end
 ```
@@ -29,6 +29,10 @@ from __future__ import annotations
 import asyncio
 
 from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+
+class Given(StartEvent):
+    text: str
+
 
 # 1. Collect two kinds.
 
@@ -43,11 +47,11 @@ class Letters(Event):
 
 class Synthesis(Workflow):
     @step
-    async def count_words(self, ev: StartEvent) -> Words:
+    async def count_words(self, ev: Given) -> Words:
         return Words(count=len(ev.text.split()))
 
     @step
-    async def count_letters(self, ev: StartEvent) -> Letters:
+    async def count_letters(self, ev: Given) -> Letters:
         return Letters(count=sum(letter.isalpha() for letter in ev.text))
 
     @step
@@ -76,7 +80,7 @@ class Announced(Event):
 
 class Gather(Workflow):
     @step
-    async def split(self, ctx: Context, ev: StartEvent) -> Half | Announced:
+    async def split(self, ctx: Context, ev: Given) -> Half | Announced:
         middle = len(ev.text) // 2
         ctx.send_event(Half(text=ev.text[:middle]))
         ctx.send_event(Half(text=ev.text[middle:]))
@@ -103,7 +107,7 @@ class Reading(Event):
 
 class Progress(Workflow):
     @step
-    async def read(self, ctx: Context, ev: StartEvent) -> StopEvent:
+    async def read(self, ctx: Context, ev: Given) -> StopEvent:
         words = ev.text.split()
         longest = ""
         for number, word in enumerate(words, start=1):
@@ -128,7 +132,7 @@ class NumberPrompt(Workflow):
     """Ask for a number up to that of the words in a text, again if need be, and give the word."""
 
     @step
-    async def ask(self, ctx: Context, ev: StartEvent) -> NumberWanted:
+    async def ask(self, ctx: Context, ev: Given) -> NumberWanted:
         words = ev.text.split()
         await ctx.store.set("words", words)
         return NumberWanted(prefix=f"Which word, from 1 to {len(words)}?")

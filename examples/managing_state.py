@@ -7,7 +7,7 @@ given to a second run carries the state on, and `to_dict()` makes it data, for a
 ```mermaid
 flowchart LR
   subgraph Till["Till: free keys"]
-    T0([StartEvent]) -->|Coin x n| add -->|Added| close --> T9([StopEvent])
+    T0([Coins]) -->|Coin x n| add -->|Added| close --> T9([StopEvent])
   end
   subgraph Accounts["Accounts: a typed model"]
     A0([Booking]) --> book --> A9([StopEvent])
@@ -26,6 +26,10 @@ from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, step
 # Free keys, and many steps at once that change one of them.
 
 
+class Coins(StartEvent):
+    coins: list[int]
+
+
 class Coin(Event):
     value: int
 
@@ -38,7 +42,7 @@ class Till(Workflow):
     """Add coins to the sum in the store, eight at a time."""
 
     @step
-    async def open(self, ctx: Context, ev: StartEvent) -> list[Coin]:
+    async def open(self, ctx: Context, ev: Coins) -> list[Coin]:
         if await ctx.store.get("total", None) is None:  # a till that went on from an earlier run has one
             await ctx.store.set("total", 0)
         return [Coin(value=value) for value in ev.coins]

@@ -5,7 +5,7 @@ that came of it. What you send on takes effect; what you keep does not; and what
 
 ```mermaid
 flowchart LR
-  start([StartEvent]) --> draft -->|Draft| review
+  start([Order]) --> draft -->|Draft| review
   review -->|TooLong| shorten -->|Draft| review
   review -->|Fits| publish --> stop([StopEvent])
 ```
@@ -16,6 +16,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowHandler, step
+
+
+class Order(StartEvent):
+    text: str
+    room: int  # letters that fit on the board
 
 
 class Draft(Event):
@@ -35,7 +40,7 @@ class Notice(Workflow[str]):
     """Shorten a text, word by word from its end, until it fits on the board."""
 
     @step
-    async def draft(self, ctx: Context, ev: StartEvent) -> Draft:
+    async def draft(self, ctx: Context, ev: Order) -> Draft:
         await ctx.store.set("room", ev.room)
         return Draft(text=ev.text)
 
@@ -58,14 +63,13 @@ Decision = Callable[[int, list[Event]], Awaitable[list[Event]]]
 
 
 async def drive(handler: WorkflowHandler[object], decide: Decision) -> int:
-    """Run a stepwise run to its end; return how many steps it took. A run of which nothing goes on is ended."""
+    """Run a stepwise run to its end; return how often there was something to decide. A run of which nothing goes on is ended."""
     steps = 0
     while (events := await handler.run_step()) is not None:
         steps += 1
         chosen = await decide(steps, events)
-        if not chosen and not handler.done():
-            await handler.cancel_run()
         for event in chosen:
-            if not isinstance(event, StopEvent):  # the end of the run needs no help
-                handler.ctx.send_event(event)
-    return steps
+            handler.ctx.send_event(event)
+        if not chosen:
+            await handler.cancel_run()
+    return steps  # the step that ends the run gives None: there is nothing left to decide

@@ -78,9 +78,41 @@ def test_writing_says_what_it_wrote_and_leaves_the_rest_alone(tmp_path: Path) ->
     assert len(write(files(), tmp_path)) == len(files())
     (tmp_path / "rules/alerts.yml").write_text("mine")
     assert write(files(), tmp_path) == [tmp_path / "rules/alerts.yml"]
-    module = [sys.executable, "-m", "tracedflow.dashboards", str(tmp_path / "again")]
-    said = subprocess.run(module, capture_output=True, text=True, check=True).stdout
-    assert said.count("wrote ") == len(files())
+    assert said_by("--out", str(tmp_path / "again"))[1].count("wrote ") == len(files())
+
+
+def said_by(*arguments: str, folder: Path = ROOT) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "tracedflow.dashboards", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+APP = """
+from tracedflow import StartEvent, StopEvent, Workflow, step
+class MyFlow(Workflow):
+    @step
+    async def only(self, ev: StartEvent) -> StopEvent:
+        return StopEvent()
+other = 3
+"""
+
+
+def test_the_command_writes_the_files_of_one_workflow(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    code, said, _ = said_by("app:MyFlow", "--slo", "0.999", "--latency", "30", "--out", "out", folder=tmp_path)
+    assert code == 0
+    assert said.splitlines() == [f"wrote out/{path}" for path in ("grafana/myflow.json", "rules/myflow.yml", "rules/myflow_tests.yml")]
+    assert "> 0.0144 and" in (tmp_path / "out/rules/myflow.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [("app", "module:name"), ("none:MyFlow", "No module"), ("app:Yours", "no attribute 'Yours'"), ("app:other", "neither a workflow")],
+)
+def test_the_command_says_what_is_wrong_with_a_target(tmp_path: Path, target: str, remedy: str) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    code, _, said = said_by(target, folder=tmp_path)
+    assert (code, remedy in said) == (2, True)
 
 
 # -------------------------------------------------------------------------------------------------------------- dashboards

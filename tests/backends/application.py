@@ -262,7 +262,7 @@ class Application:
             number += 1
             tenant = number if Faulty.broken else number % 5
             await _ended(Quick(middleware=self.many.layers, telemetry=False, workflow_name=f"tenant-{tenant}"))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01 if Faulty.broken and number <= 2 * LABEL_SETS else 0.5)
 
     async def _going(self) -> None:
         while not Faulty.broken:

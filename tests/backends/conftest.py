@@ -12,15 +12,17 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.backends.application import LABEL_SETS, Application
+from tests.backends.application import LABEL_SETS, Application, Orders, Sluggish
 from tests.backends.services import Collector, Jaeger, Missing, Mlflow, Prometheus, Service, eventually
-from tracedflow.dashboards import Thresholds, alerts, as_yaml, recordings, rule_file
+from tracedflow.dashboards import Objective, Thresholds, alerts, as_yaml, recordings, rule_file, slo_alerts
 from tracedflow.telemetry import names
 
 ServiceT = TypeVar("ServiceT", bound=Service)
 
 
-def _running(start: Callable[[], ServiceT]) -> Iterator[ServiceT]:
+@contextmanager
+def running(start: Callable[[], ServiceT]) -> Iterator[ServiceT]:
+    """Start a service for a while; skip the test, with the reason, if it is not installed."""
     try:
         service = start()
     except Missing as reason:
@@ -33,24 +35,29 @@ def _running(start: Callable[[], ServiceT]) -> Iterator[ServiceT]:
 
 @pytest.fixture(scope="session")
 def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
-    yield from _running(lambda: Jaeger(tmp_path_factory.mktemp("jaeger")))
+    with running(lambda: Jaeger(tmp_path_factory.mktemp("jaeger"))) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def collector(tmp_path_factory: pytest.TempPathFactory, jaeger: Jaeger) -> Iterator[Collector]:
     """The collector in front of Jaeger: everything remarkable is kept, nothing of the rest."""
-    yield from _running(lambda: Collector(tmp_path_factory.mktemp("collector"), jaeger.otlp_grpc, keep_percent=0))
+    with running(lambda: Collector(tmp_path_factory.mktemp("collector"), jaeger.otlp_grpc, keep_percent=0)) as service:
+        yield service
 
 
 @pytest.fixture(scope="session")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
-    yield from _running(lambda: Mlflow(tmp_path_factory.mktemp("mlflow")))
+    with running(lambda: Mlflow(tmp_path_factory.mktemp("mlflow"))) as service:
+        yield service
 
 
 # Windows, and how long an alert waits before it speaks, as seconds: what takes a month to burn is to burn in a test.
 PACE = {"0m": "0s", "2m": "1s", "5m": "10s", "10m": "12s", "15m": "12s", "30m": "15s", "1h": "20s", "6h": "25s"}
 IN_HEALTH = 8.0  # seconds; longer than an alert takes to speak
 LOW = Thresholds(stuck_after=5, step_p95=0.5, queue_p95=0.6, loop_blocked=0.2, limit_wait_p95=0.6)
+
+SLO_ALERTS = [*slo_alerts(Orders, Objective(success=0.99)), *slo_alerts(Sluggish, Objective(latency=0.5))]
 
 
 def quickened(rule: dict[str, Any]) -> dict[str, Any]:
@@ -73,13 +80,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The application, first well and then broken."""
     folder = tmp_path_factory.mktemp("stage")
     rules = folder / "rules.yml"
-    quick = [quickened(rule) for rule in (*recordings(), *(alert.rule() for alert in alerts(LOW)))]
+    quick = [quickened(rule) for rule in (*recordings(), *(alert.rule() for alert in (*alerts(LOW), *SLO_ALERTS)))]
     rules.write_text(as_yaml(rule_file("quickened", quick, interval="1s")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(names, "MAX_LABEL_SETS", LABEL_SETS)
         application = Application()
         try:
-            with contextmanager(_running)(lambda: Prometheus(folder, application.targets, [rules])) as prometheus:
+            with running(lambda: Prometheus(folder, application.targets, [rules])) as prometheus:
                 eventually(lambda: prometheus.query(recordings()[0]["record"]), what="the rules record")
                 time.sleep(IN_HEALTH)
                 fired = prometheus.query('max_over_time(ALERTS{alertstate="firing"}[1m])')

@@ -198,7 +198,7 @@ class Prometheus(Service):
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         jobs = [
-            {"job_name": job, "static_configs": [{"targets": [target]}], "scrape_interval": "1s", "scrape_timeout": "1s"}
+            {"job_name": job, "static_configs": [{"targets": [target]}], "scrape_interval": "1s", "honor_labels": job == "spans"}
             for job, target in targets.items()
         ]
         config = {

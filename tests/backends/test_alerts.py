@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.backends.conftest import Stage
+from tests.backends.conftest import SLO_ALERTS, Stage
 from tests.backends.services import eventually
 from tracedflow.dashboards import alerts
 
@@ -29,11 +29,17 @@ CAUSES: dict[str, dict[str, str]] = {
     "TracedflowMiddlewareErrors": {"error_type": "KeyError"},
     "TracedflowLabelsCapped": {"job": "many"},
     "TracedflowProcessGone": {"job": "gone"},
+    # Those that are made for one workflow.
+    "OrdersErrorsBurnFast": {"job": "app"},
+    "OrdersErrorsBurnSlow": {"job": "app"},
+    "SluggishLatencyBurnFast": {"job": "app"},
+    "SluggishLatencyBurnSlow": {"job": "app"},
 }
+DO_NOT_FIRE = {"SluggishErrorsBurnFast", "SluggishErrorsBurnSlow"}  # it is slow, and does not fail
 
 
 def test_every_alert_has_a_cause_here() -> None:
-    assert set(CAUSES) == {alert.name for alert in alerts()}
+    assert set(CAUSES) | DO_NOT_FIRE == {alert.name for alert in (*alerts(), *SLO_ALERTS)}
 
 
 def test_no_alert_fires_while_the_application_does_well(stage: Stage) -> None:
@@ -50,3 +56,4 @@ def test_an_alert_fires_once_its_cause_is_there(stage: Stage, name: str) -> None
 def test_nothing_is_said_of_the_workflow_that_goes_on_doing_well(stage: Stage) -> None:
     assert stage.prometheus.query('tracedflow_runs_total{job="app", workflow="Quick", outcome="success"}')
     assert stage.prometheus.query('last_over_time(ALERTS{alertstate="firing", job="app", workflow="Quick"}[5m])') == []
+    assert stage.prometheus.query(f'last_over_time(ALERTS{{alertname=~"{"|".join(DO_NOT_FIRE)}", alertstate="firing"}}[5m])') == []

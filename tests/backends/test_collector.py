@@ -3,8 +3,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 
-from tests.backends.services import ROOT, Collector, Jaeger, Missing, eventually, get, program
+from tests.backends.conftest import running
+from tests.backends.services import ROOT, Collector, Jaeger, Missing, Prometheus, eventually, get, program
 from tests.backends.workload import Answer, Asks, Counting, Fails, Quick, Retries, Slow, provided, run, traced
 from tracedflow import Context, RunOptions, StartEvent, StopEvent, Workflow, step
 from tracedflow.telemetry import LogCorrelation
@@ -90,6 +89,16 @@ async def test_span_metrics_count_every_run_also_those_that_sampling_drops(colle
     eventually(counted, within=40, what="3 steps of each of 20 runs in the span metrics")
 
 
+def test_prometheus_takes_the_span_metrics_and_the_collectors_own(collector: Collector, tmp_path: Path) -> None:
+    with traced(collector.otlp_http) as (layer, _):
+        asyncio.run(run(Quick(workflow_name="Scraped", middleware=[layer], telemetry=False)))
+    targets = {"spans": collector.span_metrics, "collector": collector.own_metrics}  # as in dashboards/prometheus.yml
+    with running(lambda: Prometheus(tmp_path, targets)) as prometheus:
+        eventually(lambda: prometheus.query('traces_spanmetrics_calls_total{job="backend-tests", tracedflow_workflow_name="Scraped"}'))
+        eventually(lambda: prometheus.query("otelcol_receiver_accepted_spans > 0"))
+        assert prometheus.query("sum(up)")[0]["value"][1] == "2"
+
+
 async def test_secrets_in_attributes_of_other_libraries_do_not_pass(jaeger: Jaeger, collector: Collector) -> None:
     with provided(collector.otlp_http) as (provider, _):
         span = provider.get_tracer("some.http.client").start_span("request")
@@ -105,7 +114,7 @@ async def test_secrets_in_attributes_of_other_libraries_do_not_pass(jaeger: Jaeg
 
 
 async def test_logs_pass_with_their_run_and_without_their_secrets(tmp_path: Path) -> None:
-    with OtlpSink() as loki, _collecting(tmp_path, loki) as collector:
+    with OtlpSink() as loki, running(lambda: Collector(tmp_path, "127.0.0.1:1", logs_to=loki.http_endpoint)) as collector:
         exporter = OTLPLogExporter(endpoint=f"{collector.otlp_http}/v1/logs")
         provider = LoggerProvider()
         provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
@@ -143,15 +152,3 @@ class Sending(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         fields = {"run_id": record.run_id, "step": record.step}  # type: ignore[attr-defined]
         self.sender.emit(LogRecord(body=record.getMessage(), attributes=fields))
-
-
-@contextmanager
-def _collecting(folder: Path, loki: OtlpSink) -> Iterator[Collector]:
-    try:
-        service = Collector(folder, "127.0.0.1:1", logs_to=loki.http_endpoint)
-    except Missing as reason:
-        pytest.skip(f"not installed: {reason}")
-    try:
-        yield service
-    finally:
-        service.stop()

@@ -524,6 +524,17 @@ def test_without_a_provider_no_span_is_made_but_the_callers_trace_goes_on() -> N
     assert hand.step.outgoing == REMOTE
 
 
+def test_a_provider_that_is_switched_off_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    hand = ByHand(Tracing(TracerProvider()))
+    hand.run.headers = REMOTE
+    hand.go()
+    assert hand.run.trace_id == hand.step.trace_id == REMOTE["traceparent"].split("-")[1]
+    assert hand.run.carrier == {}
+
+
 def test_without_a_provider_and_without_a_caller_there_is_no_identity() -> None:
     hand = ByHand(Tracing())
     hand.go()

@@ -1,11 +1,55 @@
-"""`python -m tracedflow.dashboards [FOLDER]`: write the dashboards and rules of all workflows."""
+"""`python -m tracedflow.dashboards [app:MyFlow]`: write the dashboards and rules of all workflows, or those of one."""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from ._write import files, write
+from ..workflow import Workflow
+from ._of_workflow import Objective
+from ._write import files, files_of, write
 
-for path in write(files(), Path(sys.argv[1] if len(sys.argv) > 1 else "dashboards")):
-    sys.stdout.write(f"wrote {path}\n")
+_EPILOG = "Name the rule file of a workflow in prometheus.yml; Grafana finds its dashboard beside the others."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the files that differ, say which, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tracedflow.dashboards", description=__doc__, epilog=_EPILOG)
+    parser.add_argument("workflow", nargs="?", help="module:name of a workflow class or instance; without it, what all workflows share")
+    parser.add_argument("--out", type=Path, default=Path("dashboards"), metavar="FOLDER", help="where to write; default: dashboards")
+    parser.add_argument("--slo", type=float, default=0.99, metavar="SHARE", help="share of its runs that shall end well; default: 0.99")
+    parser.add_argument("--latency", type=float, metavar="SECONDS", help="within which 95 %% of its runs shall end; default: not promised")
+    given = parser.parse_args(arguments)
+    try:
+        texts = files() if given.workflow is None else files_of(found(given.workflow), Objective(success=given.slo, latency=given.latency))
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        parser.error(str(error))
+    for path in write(texts, given.out):
+        sys.stdout.write(f"wrote {path}\n")
+    return 0
+
+
+def found(target: str) -> Workflow[Any] | type[Workflow[Any]]:
+    """Return the workflow that `module:name` names.
+
+    Raises:
+        ImportError: there is no such module.
+        AttributeError: the module has no such name.
+        TypeError: what it names is no workflow.
+        ValueError: the target has another form.
+    """
+    module, _, name = target.partition(":")
+    if not module or not name:
+        raise ValueError(f"{target!r} is not of the form module:name, such as app:MyFlow")
+    named: Any = getattr(import_module(module), name)
+    if isinstance(named, Workflow) or (isinstance(named, type) and issubclass(named, Workflow)):
+        return named  # pyright: ignore[reportUnknownVariableType]
+    raise TypeError(f"{target} is {named!r}: neither a workflow class nor an instance of one")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .._live import runs
 from ..handler import WorkflowHandler
-from ..representation import get_workflow_representation
+from ..records import AttemptRecord
+from ..representation import WorkflowGraph, get_workflow_representation
 from ..workflow import Workflow
 from ._execution import execution
 from ._flows import flows
 from ._mermaid import mermaid
 from ._page import frame, page
 from ._picture import Picture
+from ._style import style_sheet as style_sheet
 from ._svg import svg
 
 FILE_OF_FLOWS = "workflow_all_flows"
@@ -101,6 +104,11 @@ def draw_most_recent_execution_svg(
 ) -> str:
     """Return the drawing of a run as SVG, and write it to `filename` unless that is None; see `draw_most_recent_execution`."""
     return _write(svg(_execution_of(workflow).cut(max_label_length)), filename)
+
+
+def execution_svg(records: Sequence[AttemptRecord], graph: WorkflowGraph) -> str:
+    """Return the drawing of what was recorded of a run as SVG; `graph` says what its steps and events are, as far as it knows them."""
+    return svg(execution(records, None, graph))
 
 
 def notebook_bundle(shown: Workflow[Any] | WorkflowHandler[Any]) -> dict[str, str]:

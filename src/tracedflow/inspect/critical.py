@@ -17,6 +17,9 @@ Part: TypeAlias = Literal["queued", "running", "blocked", "backoff", "waiting", 
 """What a moment was spent on. `queued`: for a slot or a limit. `blocked`: running, and the event loop could not turn.
 `waiting`: parked for an event. `engine`: between the end of one execution and the readiness of the next."""
 
+OUTSIDE = "outside"
+"""The step of a hop in which the run waited for an event from outside, and nothing else."""
+
 PARTS: tuple[Part, ...] = ("running", "blocked", "queued", "backoff", "waiting", "engine")
 
 
@@ -90,7 +93,11 @@ def critical_path(records: Sequence[AttemptRecord], started: float | None = None
         seen.add(current.number)
         hops.append(_hop(current, until))
         until = current.ready_at
-        current = current.triggered_by(known)
+        trigger = current.triggered_by(known)
+        if trigger is None and (trigger := current.ended_before(known)) is not None:  # it waited for somebody
+            hops.append(Hop(step=OUTSIDE, execution=0, start=trigger.ended_at, end=until, parts={"waiting": until - trigger.ended_at}))
+            until = trigger.ended_at
+        current = trigger
     hops.reverse()
     start = hops[0].start if started is None else min(started, hops[0].start)
     return CriticalPath(start=start, end=max(last.ended_at, ended or last.ended_at), hops=tuple(hops))

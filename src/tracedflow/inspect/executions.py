@@ -52,9 +52,10 @@ class Execution:
         latest = max(senders, key=lambda sender: (min(sender.ended_at, self.ready_at), sender.number))
         if len(self.attempts[0].events_in) == 1 or self.ready_at - latest.ended_at < _AT_ONCE:
             return latest
-        return self._closed_by(known) or latest  # a list is complete when its whole stream has ended, also what sent nothing
+        return self.ended_before(known) or latest  # a list is complete when its whole stream has ended, also what sent nothing
 
-    def _closed_by(self, known: Mapping[int, Execution]) -> Execution | None:
+    def ended_before(self, known: Mapping[int, Execution]) -> Execution | None:
+        """Return the execution that ended last before this one was ready."""
         before = [each for each in known.values() if each.ended_at <= self.ready_at and each.number != self.number]
         return max(before, key=lambda each: (each.ended_at, each.number), default=None)
 
@@ -82,16 +83,15 @@ def _within(record: AttemptRecord) -> Iterator[tuple[Stretch, float, float]]:
     parked = min(body - blocked, record.waiting)
     running = min(body - blocked - parked, max(0.0, record.running - blocked))
     queued = body - blocked - parked - running  # for a slot, after a wait
+    before = running / 2 if parked or queued else running
     at = begin
-    for part, seconds in (
-        ("blocked", blocked),
-        ("running", running / 2),
-        ("waiting", parked),
-        ("queued", queued),
-        ("running", running / 2),
-    ):
-        yield part, at, at + seconds  # type: ignore[misc]
-        at += seconds
+    order: tuple[tuple[Stretch, float], ...] = (
+        ("blocked", blocked), ("running", before), ("waiting", parked), ("queued", queued), ("running", running - before),
+    )  # fmt: skip
+    for part, seconds in order:
+        if seconds > 0:
+            yield part, at, at + seconds
+            at += seconds
 
 
 def executions_of(records: Sequence[AttemptRecord]) -> dict[int, Execution]:

@@ -45,16 +45,17 @@ def of_every_execution(base: Attributes, call: StepCall) -> Attributes:
 
 def of_step(of_execution: Attributes, call: StepCall, causes: Sequence[Cause]) -> Attributes:
     """Return what a step span has from its start, where samplers see it."""
-    attributes = of_execution.copy()
-    attributes[names.STEP_QUEUE_WAIT] = call.started_at - call.enqueued_at
-    if causes:
-        cause = causes[0]
-        attributes[names.EVENT_TYPE] = cause.event_type
-        attributes[names.EVENT_ID] = str(cause.event_id)
-        if cause.step is not None:  # a copy of the link, for backends that drop links
-            attributes[names.TRIGGER_STEP] = cause.step
-        if len(causes) > names.MAX_LINKS:
-            attributes[names.LINKS_DROPPED] = len(causes) - names.MAX_LINKS
+    queued = call.started_at - call.enqueued_at
+    if not causes:
+        return {**of_execution, names.STEP_QUEUE_WAIT: queued}
+    cause = causes[0]
+    attributes: Attributes = {
+        **of_execution, names.STEP_QUEUE_WAIT: queued, names.EVENT_TYPE: cause.event_type, names.EVENT_ID: str(cause.event_id),
+    }  # fmt: skip
+    if cause.step is not None:  # a copy of the link, for backends that drop links
+        attributes[names.TRIGGER_STEP] = cause.step
+    if len(causes) > names.MAX_LINKS:
+        attributes[names.LINKS_DROPPED] = len(causes) - names.MAX_LINKS
     return attributes
 
 

@@ -153,10 +153,12 @@ class TraceFile(SpanProcessor):
 
     def _open(self) -> int:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        size = os.fstat(self._file).st_size
-        self._torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
-        return self._file
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # Windows would write other line ends
+        file = self._file = os.open(self.path, flags, 0o644)
+        if os.fstat(file).st_size > 0:
+            os.lseek(file, -1, os.SEEK_END)
+            self._torn = os.read(file, 1) != b"\n"
+        return file
 
     def shutdown(self) -> None:
         """Close the file."""
