@@ -20,7 +20,7 @@ sequenceDiagram
   C->>A: GET /runs/ID/result
 ```
 
-Needs `pip install starlette uvicorn`. `--serve` keeps it up; without it, the example is its own client and ends.
+Needs `pip install 'tracedflow[examples]'`. `--serve` keeps it up; without it, the example is its own client and ends.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from examples.managing_events import NumberPrompt, Progress
 from examples.stepwise import Notice
-from tracedflow import HumanResponseEvent, RunOptions, StartEvent, Workflow, WorkflowHandler, drain
+from tracedflow import HumanResponseEvent, RunOptions, Workflow, WorkflowHandler, drain
 from tracedflow.errors import DrainingError, StreamOffsetError, WorkflowDone
 from tracedflow.events import Event, WorkflowCancelledEvent, WorkflowFailedEvent, WorkflowTimedOutEvent
 from tracedflow.telemetry import metrics_app
@@ -49,7 +50,7 @@ try:
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Mount, Route
 except ImportError as error:
-    raise SystemExit(f"The example `deployment` needs a web framework ({error}): pip install starlette uvicorn") from None
+    raise SystemExit(f"The example `deployment` needs a web framework ({error}): pip install 'tracedflow[examples]'") from None
 
 KEPT = 1000  # runs that are over, and whose result may still be asked for
 GRACE = 10.0  # seconds that live runs have to end when the process does
@@ -195,14 +196,14 @@ async def frames(handler: WorkflowHandler[Any], offset: int) -> AsyncIterator[st
 # The application.
 
 
-def application(workflows: Mapping[str, Workflow[Any]]) -> Starlette:
+def application(workflows: Mapping[str, Workflow[Any]], grace: float = GRACE) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for workflow in workflows.values():
                 await stack.enter_async_context(workflow)  # closes its resources at the end
             yield
-            await drain(GRACE)  # takes no new runs, lets the live ones end, then cancels them, and sends what telemetry there is
+            await drain(grace)  # takes no new runs, lets the live ones end, then cancels them, and sends what telemetry there is
 
     routes = [
         Route("/workflows", list_workflows),
@@ -230,13 +231,76 @@ def served() -> dict[str, Workflow[Any]]:
 
 
 @asynccontextmanager
-async def serving(app: Starlette, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Serve an application while the block lasts; gives its URL. Port 0 is any that is free."""
+async def serving(app: Starlette, host: str = "127.0.0.1", port: int = 0, grace: float = GRACE) -> AsyncIterator[str]:
+    """Serve an application while the block lasts; gives its URL. Port 0 is any that is free, and streams have `grace` seconds to end."""
     listener = socket.create_server((host, port))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(GRACE)))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=round(grace)))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield "http://{}:{}".format(*listener.getsockname()[:2])
     finally:
         server.should_exit = True
         await task
+
+
+# The client, with nothing but a socket. A browser has `fetch` and `EventSource` for it.
+
+
+@asynccontextmanager
+async def asked(
+    url: str, path: str, method: str = "GET", body: object = None, **headers: str
+) -> AsyncIterator[tuple[int, asyncio.StreamReader]]:
+    """Send a request; give the status, and the body to be read as it comes. HTTP/1.0 has no chunks, which makes this short."""
+    host, port = urlsplit(url).hostname, urlsplit(url).port
+    reader, writer = await asyncio.open_connection(host, port)
+    content = b"" if body is None else json.dumps(body).encode()
+    lines = [f"{method} {path} HTTP/1.0", f"Content-Length: {len(content)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    try:
+        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+        status = int((await reader.readline()).split()[1])
+        while (await reader.readline()).strip():
+            pass  # the headers of the answer are not needed here
+        yield status, reader
+    finally:
+        writer.close()
+
+
+async def ask(url: str, path: str, method: str = "GET", body: object = None, **headers: str) -> tuple[int, Any]:
+    """Send a request; return the status and the JSON of the answer."""
+    async with asked(url, path, method, body, **headers) as (status, answer):
+        return status, json.loads(await answer.read())
+
+
+async def follow(url: str, run_id: str, last_id: int = -1) -> AsyncIterator[tuple[int, str, Any]]:
+    """Yield the number, name and data of each event of a run, after the last that was seen."""
+    async with asked(url, f"/runs/{run_id}/events", last_event_id=str(last_id)) as (_, stream):
+        fields: dict[str, str] = {}
+        while line := (await stream.readline()).decode():
+            name, _, value = line.rstrip("\n").partition(": ")
+            if name:
+                fields[name] = value
+            elif "id" in fields:
+                yield int(fields["id"]), fields["event"], json.loads(fields["data"])
+                fields = {}
+
+
+async def show(text: str, answers: list[str]) -> str:
+    """Serve, and be the client of a run: read its stream, answer what it asks, come back for the result, look at the metrics."""
+    async with serving(application(served())) as url:
+        print(f"  serving {', '.join(served())} at {url}", file=sys.stderr)
+        status, found = await ask(url, "/workflows/number_prompt/runs", "POST", {"text": text})
+        if status != 202:
+            raise ValueError(found["error"])
+        run_id, left = found["run_id"], iter([*answers, "1"])
+        async for number, name, data in follow(url, run_id):
+            print(f"  {number} {name} {data}", file=sys.stderr)
+            if name == "NumberWanted":
+                await ask(url, f"/runs/{run_id}/events", "POST", {"type": "NumberGiven", "data": {"response": next(left)}})
+        _, found = await ask(url, f"/runs/{run_id}/result")
+        async with asked(url, "/metrics/") as (_, metrics):
+            told = (await metrics.read()).decode().splitlines()
+        for line in told:
+            if line.startswith("tracedflow_runs_total"):
+                print(f"  {line}", file=sys.stderr)
+    return str(found["result"]["result"])

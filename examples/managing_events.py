@@ -27,11 +27,15 @@ flowchart LR
 from __future__ import annotations
 
 import asyncio
+import sys
 
-from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+from pydantic import Field
+
+from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, WorkflowHandler, step
+
 
 class Given(StartEvent):
-    text: str
+    text: str = Field(pattern=r"\S")  # one word at least
 
 
 # 1. Collect two kinds.
@@ -144,3 +148,31 @@ class NumberPrompt(Workflow):
         if not given.isdecimal() or not 1 <= int(given) <= len(words):
             return NumberWanted(prefix=f"{given!r} is no number from 1 to {len(words)}. Which word?")
         return StopEvent(result=words[int(given) - 1])
+
+
+# All four, one after the other.
+
+
+async def show(text: str, answers: list[str]) -> dict[str, object]:
+    """Run the four; answer the last one's questions with `answers`, in turn, and then with 1."""
+    synthesis = await Synthesis().run(text=text)
+    length = await Gather().run(text=text)
+    progress = Progress().run(text=text)
+    async for event in progress.stream_events(expose_internal=True):
+        print(f"  {event!r}", file=sys.stderr)
+    prompt = NumberPrompt().run(text=text)
+    word = await answered(prompt, answers)
+    return {"synthesis": synthesis, "length": length, "longest": await progress, "chosen": word}
+
+
+async def answered(handler: WorkflowHandler[str], answers: list[str]) -> str:
+    """Answer what a run asks: leave its stream at each question, and come back to it with the answer."""
+    for answer in (*answers, "1"):
+        async for event in handler.stream_events():  # goes on where the last reader stopped
+            if isinstance(event, NumberWanted):
+                print(f"  {event.prefix} {answer}", file=sys.stderr)
+                break
+        else:
+            break  # the stream has ended
+        handler.ctx.send_event(NumberGiven(response=answer))
+    return await handler

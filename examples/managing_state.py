@@ -103,3 +103,19 @@ async def keep_books(bookings: list[Booking]) -> tuple[Ledger, Ledger]:
         await accounts.run(ctx=ctx, start_event=booking)
     copy = Context.from_dict(accounts, ctx.to_dict())
     return await ctx.store.get_state(), await copy.store.get_state()
+
+
+async def show(coins: list[int]) -> dict[str, object]:
+    """Put coins into a till, into one without a lock, and, in two runs on one Context, into one that goes on."""
+    till = Till()
+    ctx = Context(till)
+    await till.run(ctx=ctx, coins=coins)
+    twice = await till.run(ctx=ctx, coins=coins)
+    kept, copy = await keep_books([Booking(text=f"coin {number}", cents=cents) for number, cents in enumerate(coins, start=1)])
+    return {
+        "total": await Till().run(coins=coins),
+        "without a lock": await CarelessTill().run(coins=coins),
+        "after a second run": twice,
+        "ledger": kept.model_dump(),
+        "the same after JSON": kept == copy,
+    }

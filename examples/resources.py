@@ -128,3 +128,15 @@ class Library(Workflow[str]):
         if ev.title is None:
             return StopEvent(result="No such book.")
         return StopEvent(result=f"{ev.title}: yours; {desk.take(ev.title)} left.")
+
+
+async def show(words: list[str]) -> list[str]:
+    """Wish for each word in a run of its own; all runs share the library."""
+    told: list[str] = []
+    async with Library() as library:  # at its end the library is closed
+        for word in words:
+            try:
+                told.append(await library.run(word=word))
+            except LoanRefusedError as error:
+                told.append(f"{error}: all copies are out.")
+    return told

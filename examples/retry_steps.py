@@ -14,6 +14,7 @@ flowchart LR
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -128,3 +129,14 @@ class Stubborn(Asking):
     @catch_error(for_steps=["ask"], max_recoveries=2)
     async def fall_back(self, ev: StepFailedEvent) -> Question:  # type: ignore[override]  # it returns another event
         return Question(text=ev.input_event.text)
+
+
+async def show(text: str, statuses: list[int]) -> str:
+    """Ask a service that first answers with these statuses."""
+    flow = Asking()
+    with flow.resource_manager.override(connect, Service(statuses)):
+        handler = flow.run(text=text)
+        result = await handler
+    for record in handler.record:
+        print(f"  {record.step}, attempt {record.attempt}: {record.outcome}, after a pause of {record.backoff:.2f} s", file=sys.stderr)
+    return str(result)

@@ -13,6 +13,7 @@ flowchart LR
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowHandler, step
@@ -73,3 +74,19 @@ async def drive(handler: WorkflowHandler[object], decide: Decision) -> int:
         if not chosen:
             await handler.cancel_run()
     return steps  # the step that ends the run gives None: there is nothing left to decide
+
+
+async def show(text: str, room: int, ask: Callable[[str], Awaitable[str]]) -> str:
+    """Show each step and ask what to do: go on, keep everything back, or go on with another text."""
+
+    async def decide(number: int, events: list[Event]) -> list[Event]:
+        for event in events:
+            print(f"  {number}. {event!r}", file=sys.stderr)
+        answer = (await ask("Enter: go on, x: keep it back, a text: use that. ")).strip()
+        if answer == "x":
+            return []
+        return [event.model_copy(update={"text": answer}) for event in events] if answer else events
+
+    handler = Notice(timeout=None).run(stepwise=True, text=text, room=room)  # no timeout: a person may think
+    await drive(handler, decide)
+    return await handler

@@ -76,6 +76,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_stalls",
         "_stepwise",
         "_settings",
+        "_deadline",
         "_ending",
         "_live",
         "_runner",

@@ -31,6 +31,10 @@ class Item(Event):
     n: int = 0
 
 
+class Note(Event):
+    text: str = ""
+
+
 class Answer(HumanResponseEvent):
     n: int = 0
 
@@ -457,3 +461,22 @@ async def test_a_child_that_refuses_to_stop_is_abandoned_before_its_parent_ends_
     assert not any("`start`" in note for note in getattr(caught.value, "__notes__", []))
     assert any("`stubborn`" in text for text in caplog.messages)
     assert not any("`start`" in text for text in caplog.messages)
+
+
+@pytest.mark.parametrize("bubble", [False, True])
+async def test_on_request_what_a_nested_run_streams_comes_to_the_run_that_started_it(bubble: bool) -> None:
+    class Inner(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.write_event_to_stream(Note(text="from inside"))
+            return StopEvent(result="inner")
+
+    class Outer(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await Inner().run(options=RunOptions(bubble=bubble)))
+
+    handler = Outer().run()
+    seen = [type(event).__name__ async for event in handler.stream_events()]
+    assert await handler == "inner"
+    assert seen == (["Note", "StopEvent"] if bubble else ["StopEvent"])

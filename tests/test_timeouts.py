@@ -11,6 +11,7 @@ from tracedflow import (
     Context,
     Event,
     HumanResponseEvent,
+    InputRequiredEvent,
     Middleware,
     Notice,
     RunOptions,
@@ -27,10 +28,15 @@ from tracedflow.errors import ContextStateError
 from tracedflow.events import WorkflowTimedOutEvent
 from tracedflow.middleware import StepCall, StepNext, StepResult, StepTimedOut
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_none
+from tracedflow.testing import virtual_time
 
 
 class Item(Event):
     n: int = 0
+
+
+class Ask(InputRequiredEvent):
+    pass
 
 
 class Answer(HumanResponseEvent):
@@ -353,3 +359,70 @@ async def test_a_run_that_ends_in_time_leaves_no_timer_behind() -> None:
     await Flow(timeout=60).run()
     loop: Any = asyncio.get_running_loop()
     assert [handle for handle in loop._scheduled if not handle.cancelled()] == []
+
+
+# a clock that stands still
+
+
+class Approves(Workflow):
+    @step
+    async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await asyncio.sleep(1)
+        await ctx.wait_for_event(Answer)
+        await asyncio.sleep(ev.get("after", 1))
+        return StopEvent(result="approved")
+
+
+@virtual_time()
+async def test_on_request_the_clock_of_a_run_stands_still_while_it_waits_for_somebody() -> None:
+    handler = Approves(timeout=3).run(options=RunOptions(pause_timeout=True))
+    await asyncio.sleep(1000)
+    assert handler.why().waits
+    handler.ctx.send_event(Answer())
+    assert await handler == "approved"
+
+
+@virtual_time()
+async def test_what_is_left_of_its_time_runs_on_when_somebody_has_answered() -> None:
+    loop = asyncio.get_running_loop()
+    handler = Approves(timeout=3).run(after=50, options=RunOptions(pause_timeout=True))
+    await asyncio.sleep(1000)
+    handler.ctx.send_event(Answer())
+    answered = loop.time()
+    with pytest.raises(WorkflowTimeoutError, match="timeout of 3 s"):
+        await handler
+    assert loop.time() - answered == pytest.approx(2, abs=0.1)
+
+
+@virtual_time()
+async def test_without_that_the_wait_counts() -> None:
+    with pytest.raises(WorkflowTimeoutError):
+        await Approves(timeout=3).run()
+
+
+@virtual_time()
+async def test_the_clock_runs_while_another_step_works() -> None:
+    class Busy(Approves):
+        @step
+        async def busy(self, ev: StartEvent) -> None:
+            await asyncio.sleep(100)
+
+    with pytest.raises(WorkflowTimeoutError):
+        await Busy(timeout=3).run(options=RunOptions(pause_timeout=True))
+
+
+@virtual_time()
+async def test_the_clock_stands_still_while_a_question_is_open_and_no_step_is_live() -> None:
+    class Asks(Workflow):
+        @step
+        async def ask(self, ev: StartEvent) -> Ask:
+            return Ask()
+
+        @step
+        async def done(self, ev: Answer) -> StopEvent:
+            return StopEvent(result="answered")
+
+    handler = Asks(timeout=3).run(options=RunOptions(pause_timeout=True))
+    await asyncio.sleep(1000)
+    handler.ctx.send_event(Answer())
+    assert await handler == "answered"

@@ -23,6 +23,9 @@ def publish(runner: Runner, event: Event, execution: int | None) -> None:
         runner.chain.notice(
             EventStreamed(run=runner.call, at=runner.now(), call=_call_of(runner, execution), event_type=type(event).__name__)
         )
+    parent = runner.parent
+    if runner.settings.bubble and parent is not None and not parent.runner.log.closed:
+        publish(parent.runner, event, parent.call.execution)
 
 
 def routed(runner: Runner, command: st.Routed) -> None:

@@ -28,11 +28,9 @@ from .outcomes import error_type
 
 if TYPE_CHECKING:
     from ._runner import Runner
-    from .records import RunReport
 
 _log = logging.getLogger("tracedflow")
 
-_LATE = 0.1  # seconds after which a timer that fires late is worth a word
 _RESOURCES = str(Path(__file__).parent / "resource")
 CLOSING_GRACE = 10.0  # seconds to close one resource: a run must not hang on its way out
 STOP_REASONS: dict[str, str] = {"cancelled": "cancelled", "timed_out": "run_timeout", "suspended": "suspended"}
@@ -120,6 +118,7 @@ def _is_between(code: CodeType) -> bool:
 
 async def tear_down(runner: Runner) -> None:
     """End every task of the run and of its nested runs; abandon and name what does not end in time."""
+    runner.deadline.stop()
     for timer in runner.timers.values():
         timer.cancel()
     runner.timers.clear()
@@ -182,30 +181,3 @@ def recover(runner: Runner, scope: StepScope, error: Exception) -> bool:
     )
     runner.apply(st.Recover(execution.id, handler.name, event, now, call._outgoing, call.span_context))
     return True
-
-
-def timeout_error(runner: Runner, report: RunReport) -> WorkflowTimeoutError:
-    """Return the error of a run whose time is over; it says so if the timer could not fire in time."""
-    assert runner.deadline is not None
-    late = runner.now() - runner.deadline
-    text = f"Run {runner.run_id} of {runner.call.workflow} exceeded its timeout of {runner.settings.timeout:g} s."
-    if late > _LATE:
-        text += f" It could not fire for {late:.1f} s: {report.blocked or 'the event loop was blocked'}."
-    return WorkflowTimeoutError(f"{text}\n{report}", report)
-
-
-def set_deadline(runner: Runner) -> None:
-    """Start the clock of a run: its own timeout, or what is left of that of the run which started it."""
-    timeout = runner.settings.timeout
-    started = runner.now()
-    runner.deadline = None if timeout is None else started + timeout
-    outer = runner.parent.runner.deadline if runner.parent is not None else None
-    if outer is not None and (runner.deadline is None or outer < runner.deadline):
-        runner.deadline = outer
-        runner.settings.timeout = max(0.0, outer - started)
-    if runner.deadline is None:
-        return
-    if runner.deadline <= started:
-        runner.time_out()
-        return
-    runner.timers[0] = runner.loop.call_later(runner.deadline - started, runner.time_out)

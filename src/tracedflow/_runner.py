@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, assert_never
 from . import _live
 from . import _state as st
 from ._announce import dropped, joined, publish, routed
+from ._deadline import Deadline
 from ._dispatch import Dispatcher, current_runner
-from ._ending import STOP_REASONS, Ending, annotate, close_resources, last_event, recover, set_deadline, tear_down, timeout_error
+from ._ending import STOP_REASONS, Ending, annotate, close_resources, last_event, recover, tear_down
 from ._lifecycle import Lifecycle
 from ._permits import acquire
 from ._report import report_of
@@ -89,7 +90,7 @@ class Runner:
         self.threads = 0
         self.abandoned: list[str] = []
         self.blocked: LoopBlocked | None = None
-        self.deadline: float | None = None
+        self.deadline = Deadline(self)
         self.handler: WorkflowHandler[Any]
         self.task: asyncio.Task[None]
         self.steps: dict[str, BoundStep] = workflow._bound_steps(graph)
@@ -169,6 +170,8 @@ class Runner:
                 self.start_ready()
         if not self.state.executions:
             self.stalls.look()
+        if self.deadline.pauses:
+            self.deadline.look()
 
     def stream(self, offset: int | None, *, expose_internal: bool) -> EventStream:
         """Attach a reader to the stream."""
@@ -323,7 +326,7 @@ class Runner:
     def time_out(self) -> None:
         """End the run, whose time is over."""
         self._final_report = report_of(self, state="timed out")
-        self.finish(Ending(status="timed_out", error=timeout_error(self, self._final_report)))
+        self.finish(Ending(status="timed_out", error=self.deadline.error(self._final_report)))
 
     def cancel(self, why: str, *, hard: bool = False, reason: str | None = None) -> None:
         """End the run; `hard` as a task is cancelled, so that awaiting it raises CancelledError."""
@@ -391,7 +394,7 @@ class Runner:
         """Run the steps: the innermost part of the run's chain."""
         self.call = call
         self._step_context = contextvars.copy_context()
-        set_deadline(self)
+        self.deadline.start()
         if self.ending is None:
             self.apply(self._first_input())
             for event, target in self.sent_early:
@@ -427,9 +430,8 @@ class Runner:
         self.ending = ending
         if error is not None and error is ending.error and ending.trace is not None:
             error.__traceback__ = ending.trace  # without the engine's frames that it came through since
-        for _, permit in self.permits:
-            permit.release()
-        self.permits.clear()
+        while self.permits:
+            self.permits.pop()[1].release()
         self._ended_at = self.now()
         self.records.close(ending.status.replace("_", " "), self._ended_at - self.call.started_at, self._final_report)
         if error is not None and self.abandoned:

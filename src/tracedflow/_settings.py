@@ -24,6 +24,8 @@ class RunOptions:
         tags: go on every span, record and log line of the run.
         conversation_id: goes on the run's span as `gen_ai.conversation.id`.
         parent: None detaches a run that is started inside a step: it is neither cancelled nor traced with it.
+        pause_timeout: the run's clock stands still while all it does is wait for an event: for a person, mostly.
+        bubble: what a nested run writes to its stream comes to that of the run which started it, too.
         headers: W3C trace context of the caller, as an HTTP request brings it.
     """
 
@@ -31,6 +33,8 @@ class RunOptions:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     conversation_id: str | None = None
     parent: None = FROM_STEP
+    pause_timeout: bool = False
+    bubble: bool = False
     headers: Mapping[str, str] | None = None
 
 
@@ -47,3 +51,5 @@ class RunSettings:
     stepwise: bool
     gate: Limiter | None  # num_concurrent_runs
     checkpoint: CheckpointCallback | None = None
+    pause_timeout: bool = False
+    bubble: bool = False

@@ -345,6 +345,8 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
             stepwise=stepwise,
             gate=self._gate,
             checkpoint=checkpoint_callback,
+            pause_timeout=options.pause_timeout,
+            bubble=options.bubble,
         )
         slots = {name: config.num_workers for name, config in graph.steps.items()}
         state = saved.state if saved is not None else st.new_state(call.run_id, slots)

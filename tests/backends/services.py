@@ -153,6 +153,21 @@ class Jaeger(Service):
         return found[0]["spans"] if found else []
 
 
+class Tempo(Service):
+    """Tempo with our configuration; only its ports and folders are changed."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        command = [program("tempo"), f"-config.file={folder / 'tempo.yml'}"]
+        port, grpc, own_grpc = free_port(), free_port(), free_port()
+        self.otlp_grpc = f"127.0.0.1:{grpc}"
+        self.url = f"http://127.0.0.1:{port}"
+        config["server"] = {"http_listen_address": "127.0.0.1", "http_listen_port": port, "grpc_listen_port": own_grpc}
+        config["distributor"]["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"] = self.otlp_grpc
+        config["storage"]["trace"] |= {"wal": {"path": str(folder / "wal")}, "local": {"path": str(folder / "blocks")}}
+        (folder / "tempo.yml").write_text(json.dumps(config))  # JSON is YAML
+        super().__init__("tempo", command, f"{self.url}/ready", folder)
+
+
 class Collector(Service):
     """A collector with our file, unchanged; only its environment is set."""
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 
 from tests.backends.conftest import running
 from tests.backends.services import ROOT, Collector, Jaeger, Missing, Prometheus, eventually, get, program
-from tests.backends.workload import Answer, Asks, Counting, Fails, Quick, Retries, Slow, provided, run, traced
+from tests.backends.workload import Answer, Asks, Counting, Fails, Quick, Retries, Slow, Stalls, provided, run, traced
 from tracedflow import Context, RunOptions, StartEvent, StopEvent, Workflow, step
 from tracedflow.telemetry import LogCorrelation
 from tracedflow.testing.otlp import OtlpSink
@@ -39,6 +39,8 @@ async def test_tail_sampling_keeps_each_promised_class_whole_and_drops_the_rest(
             "errors": (await run(Fails(**options)))[0],
             "retried": (await run(Retries(**options)))[0],
             "timed out": (await run(Slow(timeout=0.05, **options), seconds=5))[0],
+            "stalled": (await run(Stalls(**options)))[0],
+            "cancelled": await _cancelled(Slow(**options)),
             "resumed": await _paused_and_resumed(Asks(**options)),
             "slow": (await slow)[0],
         }
@@ -49,6 +51,14 @@ async def test_tail_sampling_keeps_each_promised_class_whole_and_drops_the_rest(
     for trace_id in unremarkable:  # the decision on the kept ones fell later than on these
         assert jaeger.trace(trace_id) == []
     _nothing_is_lost(collector, exporter)
+
+
+async def _cancelled(flow: Slow) -> str:
+    handler = flow.run(seconds=5)
+    while not handler.why().running:
+        await asyncio.sleep(0.01)
+    await handler.cancel_run()
+    return next(record.trace_id for record in handler.record if record.trace_id)
 
 
 async def _paused_and_resumed(flow: Asks) -> str:

@@ -70,6 +70,18 @@ class Retries(Quick):
         return Done(n=ev.n)
 
 
+class Stalls(Workflow):
+    """Waits for one piece more than there is."""
+
+    @step
+    async def split(self, ev: StartEvent) -> Piece:
+        return Piece(n=1)
+
+    @step
+    async def join(self, ctx: Context, ev: Piece) -> StopEvent | None:
+        return None if ctx.collect_events(ev, [Piece] * 2) is None else StopEvent()
+
+
 class Slow(Workflow):
     """Takes as many seconds as it is told."""
 

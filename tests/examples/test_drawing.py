@@ -48,7 +48,7 @@ async def test_every_picture_is_written_and_none_needs_a_network(tmp_path: Path)
     for file in files:
         text = file.read_text(encoding="utf-8")
         assert len(text) > 500
-        loaded = re.findall(r"""(?:src|href|action)\s*=\s*["']?(?!#)([^"'\s>]+)|url\((?!["']?#)([^)]+)\)|@import""", text)
+        loaded = re.findall(r"""(?:src|href|action)\s*=\s*["']?(?!#|data:)([^"'\s>]+)|url\((?!["']?#)([^)]+)\)|@import""", text)
         assert loaded == [], file.name
         assert not re.search(r"https?://(?!www\.w3\.org/)", text), file.name
 
@@ -76,7 +76,7 @@ async def test_a_run_shows_only_what_it_did_as_often_as_it_did_it() -> None:
     handler = Signpost().run(text=TEXT, width=WIDTH)
     await handler
     text = draw_most_recent_execution_mermaid(handler, filename=None)
-    assert text.count(':::stepStyle') == 2 + len(lines) + cuts
+    assert text.count(":::stepStyle") == 2 + len(lines) + cuts
     assert "refuse" not in text
     assert "Nothing" not in text
     assert f"Line ×{len(lines)}" in text

@@ -6,7 +6,18 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from examples.retry_steps import Answer, Asking, AskingAsTold, AsToldByTheService, Question, Service, ServiceError, Stubborn, connect, patient
+from examples.retry_steps import (
+    Answer,
+    Asking,
+    AskingAsTold,
+    AsToldByTheService,
+    Question,
+    Service,
+    ServiceError,
+    Stubborn,
+    connect,
+    patient,
+)
 from tracedflow import WorkflowHandler, catch_error
 from tracedflow.events import StepFailedEvent
 from tracedflow.retry_policy import RetryPolicy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +15,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.sdk.trace.sampling import Sampler
 from prometheus_client import CollectorRegistry, Counter
 
-from tests.telemetry.conftest import Spans
+from tests.telemetry.conftest import ByHand, Spans
 from tests.telemetry.programs import Everything, answered
-from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowTimeoutError, step, telemetry
+from tracedflow import Chain, Context, Event, StartEvent, StopEvent, Workflow, WorkflowTimeoutError, step, telemetry
 from tracedflow.records import RecordLog
 from tracedflow.telemetry import Console, Logs, Metrics, Tracing
 from tracedflow.testing import run_virtual
@@ -210,6 +211,30 @@ def test_a_step_that_does_not_stop_has_its_span_ended_with_the_run_and_only_then
     assert [span.name for span in spans.ended] == ["run_step only", "invoke_workflow Stubborn"]
     assert (spans.one("run_step only").attributes or {})["tracedflow.outcome"] == "cancelled"
     assert [record.getMessage() for record in caplog.records if record.name.startswith("opentelemetry")] == []
+
+
+class Never:
+    def __await__(self) -> Any:
+        yield
+
+
+async def test_a_run_that_is_closed_from_another_context_ends_its_spans_without_a_word(
+    spans: Spans, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the garbage collector closes what a dead loop left behind."""
+    hand = ByHand(Tracing(spans.provider))
+    hand.make_step("work", StartEvent(), retries=True)
+
+    async def never(call: Any) -> Any:
+        await Never()
+
+    hand.chain = Chain(hand.chain.layers, run=hand._run, step=hand._step, attempt=never)
+    running: Any = hand.chain.run(hand.run)
+    contextvars.copy_context().run(running.send, None)
+    running.close()
+    assert [span.name for span in spans.ended] == ["attempt work", "run_step work", "invoke_workflow Flow"]
+    assert {(span.attributes or {})["tracedflow.outcome"] for span in spans.ended} == {"cancelled"}
+    assert caplog.records == []
 
 
 def test_a_setup_that_goes_wrong_is_logged_and_raises_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -88,7 +88,7 @@ def assign(parent: Any, segment: str, value: Any, segments: list[str]) -> None:
         try:
             setattr(parent, segment, value)
         except (AttributeError, TypeError, ValueError) as error:
-            if isinstance(error, ValidationError) and segment in type(parent).model_fields:
+            if isinstance(parent, BaseModel) and isinstance(error, ValidationError) and segment in type(parent).model_fields:
                 raise  # the field is there: the model says what is wrong with the value
             known = ", ".join(type(parent).model_fields) if isinstance(parent, BaseModel) else ""
             hint = f" (its fields are {known})" if known else ""
