@@ -12,15 +12,19 @@ flowchart LR
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from examples._kit.model import Model, choose_model
-from tracedflow import Event, StartEvent, StopEvent, Workflow, step
+from examples._kit.model import Model, choose_model, introduce
+from tracedflow import Event, StartEvent, StopEvent, Workflow, WorkflowRuntimeError, step
 from tracedflow.resource import Resource
 
 TELL = "Write your best joke about {topic}."
@@ -65,3 +69,25 @@ class JokeFlow(Workflow[JokeReport]):
         if ev.out is not None:
             ev.out.write_text(json.dumps(report.model_dump(), indent=2) + "\n", encoding="utf-8")
         return report
+
+
+async def show(topic: str, out: Path | None) -> JokeReport:
+    return await JokeFlow().run(topic=topic, out=out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(prog="python -m examples.customizing_entry_exit_points", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("topic", nargs="?", default="gulls")
+    parser.add_argument("--out", type=Path, help="a JSON file for the report")
+    arguments = parser.parse_args(argv)
+    introduce(choose_model())
+    try:
+        report = asyncio.run(show(arguments.topic, arguments.out))
+    except WorkflowRuntimeError as error:  # what was given is no start
+        parser.error(str(error))
+    print(report.joke, report.critique, f"Score: {report.score}", sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,8 +29,9 @@ import asyncio
 import json
 import socket
 import sys
+from argparse import ArgumentParser
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -304,3 +305,33 @@ async def show(text: str, answers: list[str]) -> str:
             if line.startswith("tracedflow_runs_total"):
                 print(f"  {line}", file=sys.stderr)
     return str(found["result"]["result"])
+
+
+async def serve(host: str, port: int) -> None:
+    async with serving(application(served()), host, port) as url:
+        print(f"serving {', '.join(served())} at {url}, metrics at {url}/metrics; Ctrl-C ends it", file=sys.stderr)
+        await asyncio.Event().wait()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(prog="python -m examples.deployment", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("text", nargs="?", default="boats for the island leave at seven", help="what the client's run is about")
+    parser.add_argument("--answers", default="zero,2", help="what the client answers, with commas between")
+    parser.add_argument("--serve", action="store_true", help="serve until Ctrl-C, without being the client")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="with --serve; the client's server takes any free one")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.serve:
+            asyncio.run(serve(arguments.host, arguments.port))
+        else:
+            print(asyncio.run(show(arguments.text, arguments.answers.split(","))))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,6 +15,10 @@ flowchart LR
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 
 from tracedflow import (
@@ -88,3 +92,28 @@ def draw(handler: WorkflowHandler[list[str]], folder: Path) -> list[Path]:
     draw_most_recent_execution_svg(handler, filename=f"{run}.svg")
     draw_most_recent_execution_mermaid(handler, filename=f"{run}.mermaid", max_label_length=12)
     return sorted(folder.glob("flows.*")) + sorted(folder.glob("run.*"))
+
+
+async def show(text: str, width: int, folder: Path | None) -> str:
+    """Shorten a text, and give its run as Mermaid text, or the names of the pictures."""
+    handler = Signpost().run(text=text, width=width)
+    print(f"  {await handler}", file=sys.stderr)
+    if folder is None:
+        return draw_most_recent_execution_mermaid(handler, filename=None).rstrip()
+    return "\n".join(str(file) for file in draw(handler, folder))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(prog="python -m examples.drawing", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "text", nargs="?", default="Harbour office and customs / Mill / The road to the lighthouse", help="lines, with slashes between"
+    )
+    parser.add_argument("--width", type=int, default=12, help="letters that fit on the signpost")
+    parser.add_argument("--folder", type=Path, help="where the pictures go; without it, the run is printed as Mermaid text")
+    arguments = parser.parse_args(argv)
+    print(asyncio.run(show(arguments.text, arguments.width, arguments.folder)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

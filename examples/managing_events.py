@@ -28,6 +28,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
 
 from pydantic import Field
 
@@ -176,3 +178,19 @@ async def answered(handler: WorkflowHandler[str], answers: list[str]) -> str:
             break  # the stream has ended
         handler.ctx.send_event(NumberGiven(response=answer))
     return await handler
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(prog="python -m examples.managing_events", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("text", nargs="?", default="boats for the island leave at seven", help="what is counted and asked about")
+    parser.add_argument("--answers", default="zero,2", help="what the person answers, with commas between")
+    arguments = parser.parse_args(argv)
+    if not arguments.text.strip():
+        parser.error("the text needs a word at least")
+    for name, value in asyncio.run(show(arguments.text, arguments.answers.split(","))).items():
+        print(f"{name}: {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,6 +18,9 @@ flowchart LR
 from __future__ import annotations
 
 import asyncio
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -116,6 +119,19 @@ async def show(coins: list[int]) -> dict[str, object]:
         "total": await Till().run(coins=coins),
         "without a lock": await CarelessTill().run(coins=coins),
         "after a second run": twice,
-        "ledger": kept.model_dump(),
+        "ledger": f"{len(kept.entries)} entries, {kept.balance} cents",
         "the same after JSON": kept == copy,
     }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(prog="python -m examples.managing_state", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("coins", nargs="*", type=int, default=range(1, 51), help="their values; by default 1 to 50")
+    arguments = parser.parse_args(argv)
+    for name, value in asyncio.run(show(list(arguments.coins))).items():
+        print(f"{name}: {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,8 +16,11 @@ flowchart LR
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -140,3 +143,17 @@ async def show(words: list[str]) -> list[str]:
             except LoanRefusedError as error:
                 told.append(f"{error}: all copies are out.")
     return told
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(prog="python -m examples.resources", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "words", nargs="*", default=["tides", "tides", "tides", "keeper", "fog"], help="a word of the title of each book wished for"
+    )
+    arguments = parser.parse_args(argv)
+    print(*asyncio.run(show(arguments.words)), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,10 @@ flowchart LR
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -140,3 +143,16 @@ async def show(text: str, statuses: list[int]) -> str:
     for record in handler.record:
         print(f"  {record.step}, attempt {record.attempt}: {record.outcome}, after a pause of {record.backoff:.2f} s", file=sys.stderr)
     return str(result)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(prog="python -m examples.retry_steps", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("text", nargs="?", default="two boats a day", help="what the service is asked about")
+    parser.add_argument("--statuses", nargs="*", type=int, default=[429, 429], help="what it answers first, before it answers 200")
+    arguments = parser.parse_args(argv)
+    print(asyncio.run(show(arguments.text, arguments.statuses)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,10 +13,13 @@ flowchart LR
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from argparse import ArgumentParser
+from collections.abc import Awaitable, Callable, Sequence
 
-from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowHandler, step
+from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowCancelledByUser, WorkflowHandler, step
 
 
 class Order(StartEvent):
@@ -63,7 +66,7 @@ Decision = Callable[[int, list[Event]], Awaitable[list[Event]]]
 """Is shown the number of the step and what came of it; returns what shall go on."""
 
 
-async def drive(handler: WorkflowHandler[object], decide: Decision) -> int:
+async def drive(handler: WorkflowHandler[str], decide: Decision) -> int:
     """Run a stepwise run to its end; return how often there was something to decide. A run of which nothing goes on is ended."""
     steps = 0
     while (events := await handler.run_step()) is not None:
@@ -90,3 +93,35 @@ async def show(text: str, room: int, ask: Callable[[str], Awaitable[str]]) -> st
     handler = Notice(timeout=None).run(stepwise=True, text=text, room=room)  # no timeout: a person may think
     await drive(handler, decide)
     return await handler
+
+
+async def typed(question: str) -> str:
+    """Return what is typed. The thread is a daemon, so that Ctrl-C need not wait for a line that never comes."""
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str] = loop.create_future()
+    print(question, end="", file=sys.stderr, flush=True)
+    threading.Thread(target=lambda: loop.call_soon_threadsafe(line.set_result, sys.stdin.readline()), daemon=True).start()
+    return await line
+
+
+async def go_on(question: str) -> str:
+    """Answer as Enter does, where nobody is there to type."""
+    return ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = ArgumentParser(prog="python -m examples.stepwise", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("text", nargs="?", default="the evening boat leaves from the old pier", help="what is to be shortened")
+    parser.add_argument("--room", type=int, default=25, help="letters that fit on the board")
+    parser.add_argument("--ask", action="store_true", default=sys.stdin.isatty(), help="ask at each step, also without a terminal")
+    arguments = parser.parse_args(argv)
+    try:
+        print(asyncio.run(show(arguments.text, arguments.room, typed if arguments.ask else go_on)))
+    except WorkflowCancelledByUser:
+        print("Everything was kept back, so the run was ended.", file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -48,8 +48,12 @@ def get(url: str, *, accept: str = "*/*", **query: str) -> Any:
     """Return the JSON, or else the text, that a server gives."""
     full = f"{url}?{urllib.parse.urlencode(query)}" if query else url
     request = urllib.request.Request(full, headers={"Accept": accept})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        text = response.read().decode()
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            text = response.read().decode()
+    except urllib.error.HTTPError as error:
+        error.close()  # it is a response too
+        raise
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -47,9 +47,9 @@ async def test_the_result_is_the_event_with_typed_fields() -> None:
 @pytest.mark.parametrize("mistake", [{"topic": ""}, {"topic": ["gulls"]}, {"topic": "gulls", "out": 3}, {}])
 async def test_a_wrong_start_is_refused_before_any_step(mistake: dict[str, object]) -> None:
     flow = JokeFlow()
-    with flow.resource_manager.override(choose_model, model := Fixed("ha")):
-        with pytest.raises(WorkflowRuntimeError, match="JokeStart") as caught:
-            flow.run(**mistake)
+    model = Fixed("ha")
+    with flow.resource_manager.override(choose_model, model), pytest.raises(WorkflowRuntimeError, match="JokeStart") as caught:
+        flow.run(**mistake)
     assert model.asked == []
     assert "topic" in str(caught.value) or "out" in str(caught.value)
 

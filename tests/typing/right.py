@@ -68,6 +68,8 @@ class Write(Workflow[Report]):
     @step(num_workers=2, retry_policy=retry_policy(wait=wait_fixed(1), stop=stop_after_attempt(3)), timeout=5)
     async def write(self, ctx: Context, ev: Draft) -> list[Draft]:
         assert_type(await ctx.store.get_state(), DictState)
+        async with ctx.store.edit_state() as free:
+            free.written = free.get("written", 0) + 1
         answer = await ctx.wait_for_event(Draft, waiter_id="w", requirements={"text": "x"}, timeout=None)
         assert_type(answer, Draft)
         return [answer]

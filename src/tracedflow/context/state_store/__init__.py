@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -25,6 +25,10 @@ StateT = TypeVar("StateT", bound=BaseModel)
 
 class DictState(DictLikeModel):
     """The state of a workflow that declares none: any key, by attribute or by subscript."""
+
+    if TYPE_CHECKING:  # what type checkers need to see to allow `state.key = value`
+
+        def __setattr__(self, name: str, value: Any, /) -> None: ...
 
 
 class UnserializableKeyWarning(UserWarning):
