@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     introduce(choose_model())
     try:
         report = asyncio.run(show(arguments.topic, arguments.out))
-    except WorkflowRuntimeError as error:  # what was given is no start
+    except (WorkflowRuntimeError, OSError) as error:  # what was given is no start, or no place for a file
         parser.error(str(error))
     print(report.joke, report.critique, f"Score: {report.score}", sep="\n")
     return 0

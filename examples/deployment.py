@@ -231,14 +231,19 @@ def served() -> dict[str, Workflow[Any]]:
     return {"number_prompt": NumberPrompt(timeout=3600), "progress": Progress(), "notice": Notice()}
 
 
+def server_of(app: Starlette, grace: float = GRACE) -> uvicorn.Server:
+    """Return what serves an application; when it is to end, open streams have `grace` seconds to end before."""
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=round(grace)))
+
+
 @asynccontextmanager
-async def serving(app: Starlette, host: str = "127.0.0.1", port: int = 0, grace: float = GRACE) -> AsyncIterator[str]:
-    """Serve an application while the block lasts; gives its URL. Port 0 is any that is free, and streams have `grace` seconds to end."""
-    listener = socket.create_server((host, port))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=round(grace)))
+async def serving(app: Starlette, grace: float = GRACE) -> AsyncIterator[str]:
+    """Serve an application on any free port of this machine while the block lasts; gives its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = server_of(app, grace)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        yield "http://{}:{}".format(*listener.getsockname()[:2])
+        yield "http://{}:{}".format(*listener.getsockname())
     finally:
         server.should_exit = True
         await task
@@ -308,9 +313,10 @@ async def show(text: str, answers: list[str]) -> str:
 
 
 async def serve(host: str, port: int) -> None:
-    async with serving(application(served()), host, port) as url:
-        print(f"serving {', '.join(served())} at {url}, metrics at {url}/metrics; Ctrl-C ends it", file=sys.stderr)
-        await asyncio.Event().wait()
+    """Serve until Ctrl-C, or until the process is told to end."""
+    listener = socket.create_server((host, port))
+    print(f"serving {', '.join(served())} at http://{host}:{port}, metrics at /metrics; Ctrl-C ends it", file=sys.stderr, flush=True)
+    await server_of(application(served())).serve(sockets=[listener])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -120,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WorkflowCancelledByUser:
         print("Everything was kept back, so the run was ended.", file=sys.stderr)
         return 3
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -126,6 +126,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "uvicorn": ("server",),
     "openai": (),
     "grafana_foundation_sdk": ("dashboards",),
+    "typer": ("cli",),
 }
 MAY_PRINT = ("telemetry.console", "cli", "__main__")
 
@@ -557,7 +558,7 @@ def _run(script: str, *arguments: str) -> Any:
 
 def test_importing_the_package_loads_no_edge_library() -> None:
     loaded = _run("import json, sys, tracedflow; print(json.dumps(sorted(sys.modules)))")
-    heavy = ("opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client", "rich", "sqlite3", "openai", "grafana_foundation_sdk")
+    heavy = ("opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client", "rich", "sqlite3", "openai", "grafana_foundation_sdk", "typer")
     assert [name for name in loaded if any(is_within(name, library) for library in heavy)] == []
 
 

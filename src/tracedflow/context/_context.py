@@ -50,16 +50,21 @@ class Context(Generic[StateT]):
     """
 
     __tracedflow_context__: ClassVar[bool] = True
-    __slots__ = ("__weakref__", "_completed", "_dead", "_runner", "_saved", "_scope", "_store", "_workflow")
+    __slots__ = ("__weakref__", "_completed", "_dead", "_runner", "_saved", "_serializer", "_scope", "_store", "_workflow")
 
-    def __init__(self, workflow: Workflow[Any]) -> None:
+    def __init__(
+        self, workflow: Workflow[Any], previous_context: Mapping[str, Any] | None = None, serializer: BaseSerializer | None = None
+    ) -> None:
         self._workflow = workflow
+        self._serializer = serializer
         self._runner: Runner | None = None
         self._scope: StepScope | None = None
         self._store: StateStore[StateT] | None = None
         self._saved: SavedRun | None = None
         self._completed: Complete | None = None  # what a checkpoint callback may save: it does not count yet
         self._dead: str | None = None  # why it may not be used any more
+        if previous_context is not None:
+            self._take(previous_context, serializer)
 
     @classmethod
     def _inside(cls, scope: StepScope) -> Context[Any]:
@@ -148,7 +153,7 @@ class Context(Generic[StateT]):
     def _saved_data(self, serializer: BaseSerializer | None, *, include_state: bool) -> dict[str, Any]:
         if self._scope is not None:
             return self._scope.runner.context._saved_data(serializer, include_state=include_state)
-        chosen = self._workflow._serializer(serializer)
+        chosen = self._workflow._serializer(serializer or self._serializer)
         saved = self._saved
         if saved is None and self._runner is not None:
             saved = SavedRun.of(self._runner, self._completed)
@@ -166,17 +171,20 @@ class Context(Generic[StateT]):
         Raises:
             ContextSerdeError: the data is malformed, of a newer version, or names a step or class the workflow has not.
         """
+        context: Context[Any] = cls(workflow)
+        context._take(data, serializer)
+        return context
+
+    def _take(self, data: Mapping[str, Any], serializer: BaseSerializer | None) -> None:
         if not isinstance(cast("object", data), Mapping) or type(data.get("version")) is not int or data["version"] < 1:
             raise ContextSerdeError("this is no saved Context: it has no version. Give what `ctx.to_dict()` returned")
         if data["version"] > FORMAT:
             raise ContextSerdeError(f"the saved Context has version {data['version']}, newer than {FORMAT}; upgrade tracedflow")
-        chosen = workflow._serializer(serializer)
-        context: Context[Any] = cls(workflow)
+        chosen, workflow = self._workflow._serializer(serializer), self._workflow
         if data.get("state") is not None:
-            context._store = workflow._loaded_store(data["state"], chosen)
+            self._store = workflow._loaded_store(data["state"], chosen)
         if data.get("run") is not None:
-            context._saved = SavedRun.load(data["run"], chosen.deserialize_at, workflow.events, workflow._checked_graph())
-        return context
+            self._saved = SavedRun.load(data["run"], chosen.deserialize_at, workflow.events, workflow._checked_graph())
 
     # --- outside steps ---
 

@@ -13,6 +13,7 @@ from ..records import AttemptRecord
 from .critical import PARTS, CriticalPath, Part, critical_path
 from .durations import short
 from .executions import Execution, executions_of
+from .tables import table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Accounting:
         return self.path.parts
 
     def __str__(self) -> str:
-        return "\n".join([self._clock(), "", *_table(self.steps)])
+        return "\n".join([self._clock(), "", *table(_COLUMNS, [_row(each) for each in self.steps])])
 
     def _clock(self) -> str:
         shown = [f"{part} {short(seconds)}" for part, seconds in self.parts.items() if seconds > 0]
@@ -103,17 +104,6 @@ def _joining(executions: Sequence[Execution], known: dict[int, Execution]) -> fl
 
 
 _COLUMNS = ("step", "runs", "on path", "running", "blocked", "queued", "backoff", "waiting", "joining")
-
-
-def _table(steps: Sequence[StepTime]) -> list[str]:
-    rows = [_COLUMNS, *(_row(each) for each in steps)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
 
 
 def _row(time: StepTime) -> tuple[str, ...]:
