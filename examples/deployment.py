@@ -315,7 +315,8 @@ async def show(text: str, answers: list[str]) -> str:
 async def serve(host: str, port: int) -> None:
     """Serve until Ctrl-C, or until the process is told to end."""
     listener = socket.create_server((host, port))
-    print(f"serving {', '.join(served())} at http://{host}:{port}, metrics at /metrics; Ctrl-C ends it", file=sys.stderr, flush=True)
+    port = listener.getsockname()[1]
+    print(f"serving {', '.join(served())} at http://{host}:{port}, metrics at /metrics; Ctrl-C ends it", file=sys.stderr)
     await server_of(application(served())).serve(sockets=[listener])
 
 

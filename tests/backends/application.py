@@ -273,6 +273,11 @@ class Application:
 async def _ended(flow: Workflow) -> None:
     """Run to the end, whatever that is."""
     handler = flow.run()
-    await asyncio.wait([handler])
-    if not handler.cancelled():
-        handler.exception()
+    try:
+        await asyncio.wait([handler])
+    finally:
+        if not handler.done():  # the application is closed
+            handler.cancel()
+            await asyncio.wait([handler])
+        if not handler.cancelled():
+            handler.exception()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import hypothesis  # noqa: F401 - else its plugin imports it when all is over, which CPython 3.11.7 failed at in every other session
 import pytest
 
 from tests.backends.application import LABEL_SETS, Application, Orders, Sluggish

@@ -122,12 +122,13 @@ def test_unknown_graph_checks_are_refused() -> None:
         Echo(skip_graph_checks=["everything"])
 
 
-async def test_a_subclass_may_forget_to_call_the_constructor() -> None:
+async def test_a_subclass_that_forgets_to_call_the_constructor_is_told_so() -> None:
     class Forgets(Echo):
         def __init__(self) -> None:
             self.mine = 1
 
-    assert await Forgets().run(x=3) == 3
+    with pytest.raises(WorkflowRuntimeError, match=r"does not call super\(\).__init__\(\)"):
+        await Forgets().run(x=3)
 
 
 def test_the_properties_tell_what_the_graph_is() -> None:

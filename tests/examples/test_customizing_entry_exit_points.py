@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from examples._kit.model import choose_model
-from examples.customizing_entry_exit_points import JokeFlow, JokeReport, JokeStart
+from examples.customizing_entry_exit_points import JokeFlow, JokeReport, JokeStart, main
 from tracedflow import Event, StartEvent, StopEvent, Workflow, WorkflowRuntimeError, WorkflowValidationError, step
 from tracedflow.testing import assert_run, run_step
 
@@ -103,3 +103,24 @@ async def test_a_step_can_be_tried_alone(tmp_path: Path) -> None:
     assert told is not None
     assert told.joke == "ha"  # type: ignore[attr-defined]
     assert told.out == tmp_path / "x"  # type: ignore[attr-defined]
+
+
+# The command.
+
+
+def test_the_command_names_the_model_and_prints_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report.json"
+    assert main(["gulls", "--out", str(out)]) == 0
+    first, joke, *_, score = capsys.readouterr().out.splitlines()
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert first.startswith("Model: scripted")
+    assert joke == written["joke"]
+    assert score == f"Score: {written['score']}"
+
+
+@pytest.mark.parametrize("mistake", [[""], ["gulls", "--out", "/nowhere/at/all.json"]])
+def test_a_mistake_is_told_in_a_sentence(mistake: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(mistake)
+    assert ended.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err

@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +22,12 @@ from prometheus_client import REGISTRY
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from examples.deployment import application, ask, asked, follow, served, serving
+from examples.deployment import application, ask, asked, follow, main, served, serving
 from examples.managing_events import NumberPrompt
 from tracedflow import Context, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, runs, step
 from tracedflow.telemetry import Tracing
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = "boats for the island leave at seven"
 CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # trace and span
 
@@ -242,3 +248,42 @@ async def test_the_end_of_the_process_ends_live_runs_and_refuses_new_ones() -> N
     assert runs() == []
     handler = app.state.runs._handlers[run_id]
     assert type(handler.get_stop_event()).__name__ == "WorkflowCancelledEvent"
+
+
+# The command.
+
+
+def test_the_command_is_its_own_client(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([TEXT, "--answers", "no,4"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == TEXT.split()[3]
+    assert "'no' is no number" in printed.err
+    assert 'tracedflow_runs_total{outcome="success",workflow="NumberPrompt"}' in printed.err
+
+
+def test_a_port_that_is_taken_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
+        main(["--serve", "--port", str(taken.getsockname()[1])])
+    assert ended.value.code == 2
+    assert "Address already in use" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_told_in_a_sentence() -> None:
+    hide = "import sys; sys.modules['starlette.applications'] = None; import examples.deployment"
+    ended = subprocess.run([sys.executable, "-c", hide], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "pip install 'tracedflow[examples]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_the_server_ends_when_it_is_told_to() -> None:
+    command = [sys.executable, "-m", "examples.deployment", "--serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        port = int(re.search(r"http://127\.0\.0\.1:(\d+)", server.stderr.readline())[1])  # type: ignore[index]
+        found = asyncio.run(ask(f"http://127.0.0.1:{port}", "/workflows"))  # answered, so it is up
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130
+        assert "Traceback" not in server.stderr.read()
+    assert found[0] == 200

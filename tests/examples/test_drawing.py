@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.drawing import Signpost, draw
+from examples.drawing import Signpost, draw, main
 from tracedflow import draw_most_recent_execution_mermaid
 from tracedflow.representation import get_workflow_representation
 
@@ -90,3 +90,15 @@ async def test_a_long_run_is_one_box_for_each_step_with_its_counts() -> None:
     drawn = draw_most_recent_execution_mermaid(handler, filename=None)
     assert drawn.count(":::stepStyle") == 3
     assert f"×{len(lines) + cuts}" in drawn
+
+
+# The command.
+
+
+def test_the_command_prints_the_run_or_writes_the_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([TEXT, "--width", str(WIDTH)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("flowchart")
+    assert str(cut_by_hand(TEXT, WIDTH)[0]) in printed.err
+    assert main([TEXT, "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split() == [str(file) for file in sorted(tmp_path.iterdir())]

@@ -20,6 +20,7 @@ from examples.managing_events import (
     Reading,
     Synthesis,
     Words,
+    main,
 )
 from tracedflow import Context, Event, StopEvent, WorkflowHandler, runs
 from tracedflow.events import StepStateChanged
@@ -169,3 +170,29 @@ async def test_another_text_gives_another_answer() -> None:
     handler.ctx.send_event(NumberGiven(response="4"))
     assert await handler == words[3]
     assert await Progress().run(text=" ".join(words)) == max(words, key=len)
+
+
+# The command.
+
+
+def test_the_command_prints_results_on_stdout_and_what_happens_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([TEXT, "--answers", "no,4"]) == 0
+    printed = capsys.readouterr()
+    told = dict(line.split(": ", 1) for line in printed.out.splitlines())
+    assert told["length"] == str(len(TEXT))
+    assert told["longest"] == max(TEXT.split(), key=len)
+    assert told["chosen"] == TEXT.split()[3]
+    assert "'no' is no number" in printed.err
+
+
+@pytest.mark.parametrize("answers", ["", "x,y", "1,2,3,4"])
+def test_answers_that_are_wrong_or_too_many_do_not_hold_the_command_up(answers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fog", "--answers", answers]) == 0
+    assert "chosen: fog" in capsys.readouterr().out
+
+
+def test_a_text_without_a_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["  "])
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == ""

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from examples.managing_state import Accounts, Booking, CarelessTill, Coins, Ledger, Till, keep_books
+from examples.managing_state import Accounts, Booking, CarelessTill, Coins, Ledger, Till, keep_books, main
 from tracedflow import Context, ContextSerdeError, WorkflowRuntimeError
 from tracedflow.testing import Schedule, assert_run, explore
 
@@ -88,3 +88,15 @@ async def test_a_value_that_cannot_be_saved_is_named_by_its_path() -> None:
     await ctx.store.set("desk.bell", object())
     with pytest.raises(ContextSerdeError, match=r"state\.desk\.bell"):
         ctx.to_dict()
+
+
+# The command.
+
+
+def test_the_command_shows_what_is_lost_without_the_lock(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert int(told["total"]) == sum(FIFTY)
+    assert int(told["without a lock"]) < sum(FIFTY)
+    assert int(told["after a second run"]) == 2 * sum(FIFTY)
+    assert told["the same after JSON"] == "True"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import pytest
 
-from examples.resources import FILE, Book, Catalogue, Database, Library, Loan, LoanRefusedError, catalogue, loan, open_library
+from examples.resources import FILE, Book, Catalogue, Database, Library, Loan, LoanRefusedError, catalogue, loan, main, open_library
 from tracedflow import StartEvent, StopEvent, Workflow, WorkflowValidationError, draw_all_possible_flows_mermaid, step
 from tracedflow.resource import Resource, ResourceConfig
 from tracedflow.testing import assert_run
@@ -166,3 +166,15 @@ def test_the_drawing_shows_who_needs_what() -> None:
 
 def test_resource_names_are_those_of_the_factories() -> None:
     assert [Resource(each).name for each in (open_library, catalogue, loan)] == ["open_library", "catalogue", "loan"]
+
+
+# The command.
+
+
+def test_the_command_lends_what_is_there_and_tells_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([PLENTY] * (BOOKS[PLENTY] + 1) + ["no such word"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:-2] == [f"{PLENTY}: yours; {left} left." for left in reversed(range(BOOKS[PLENTY]))]
+    assert lines[-2].startswith(PLENTY)
+    assert "out" in lines[-2]
+    assert lines[-1] == "No such book."

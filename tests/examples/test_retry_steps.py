@@ -16,6 +16,7 @@ from examples.retry_steps import (
     ServiceError,
     Stubborn,
     connect,
+    main,
     patient,
 )
 from tracedflow import WorkflowHandler, catch_error
@@ -146,3 +147,13 @@ async def test_retries_are_counted() -> None:
     await ask(Asking(middleware=[Metrics(registry=registry)], telemetry=False), Service([BUSY, BUSY]))
     value = registry.get_sample_value("tracedflow_step_retries_total", {"workflow": "Asking", "step": "ask"})
     assert value == 2
+
+
+# The command.
+
+
+def test_the_command_shows_the_attempts_and_their_pauses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([TEXT, "--statuses", str(BUSY)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == f"{len(TEXT)} letters, after 2 attempts"
+    assert [line.split(",")[0].strip() for line in printed.err.splitlines()] == ["ask", "ask", "finish"]

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
 import pytest
 
-from examples.stepwise import Draft, Fits, Notice, TooLong, drive
+from examples.stepwise import Draft, Fits, Notice, TooLong, drive, main
 from tracedflow import Event, WorkflowCancelledByUser, runs
 
 TEXT = "the evening boat to the outer island leaves from the old pier"
@@ -95,3 +96,24 @@ async def test_all_but_the_end_is_shown() -> None:
     assert await drive(handler, look) == 2
     assert [type(event) for event in seen] == [Draft, Fits]
     assert await handler == "fog"
+
+
+# The command.
+
+
+def test_the_command_runs_by_itself_where_nobody_types(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([TEXT, "--room", "20"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == shortened(TEXT, 20)[-1]
+    assert len(printed.err.splitlines()) == 2 * len(shortened(TEXT, 20))
+
+
+def test_what_is_typed_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\nfog at sea\n\n\n"))
+    assert main([TEXT, "--room", "20", "--ask"]) == 0
+    assert capsys.readouterr().out.strip() == "fog at sea"
+    monkeypatch.setattr("sys.stdin", io.StringIO("x\n"))
+    assert main([TEXT, "--room", "20", "--ask"]) == 3
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "kept back" in printed.err
