@@ -52,9 +52,7 @@ class EventLog:
         return all(cursor.waiter is not None and cursor.offset >= self.end and not cursor.internal for cursor in self._cursors)
 
     def append(self, event: Event) -> None:
-        """Add an event and wake the readers; nothing is added after the end."""
-        if self.closed:
-            return
+        """Add an event and wake the readers. Nobody adds one after the end."""
         if self.events.maxlen is not None and len(self.events) == self.events.maxlen:
             self.gone += 1
         self.events.append(event)
