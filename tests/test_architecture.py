@@ -118,7 +118,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "opentelemetry.proto": ("testing",),
     "grpc": ("testing",),
     "prometheus_client": ("telemetry.metrics", "testing"),
-    "rich": ("telemetry.console", "inspect"),
+    "rich": ("telemetry._screen", "inspect"),
     "sqlite3": ("journal.sqlite", "checkpointer.sqlite"),
     "psycopg": ("journal.postgres",),
     "asyncpg": ("journal.postgres",),

@@ -211,8 +211,7 @@ async def test_from_each_checkpoint_of_a_parallel_joining_waiting_run_comes_the_
         flow.called.clear()
         assert await finish(keeper.run_from(checkpoint)) == [0, 1, 2, 3, 4, 9]
         assert flow.called["spread"] == 0
-        own = [checkpoint] if stored else taken[: number + 1]  # while one is written, others run on, and are live in the next
-        done = {c.output_event.n for c in own if c.last_completed_step == "work"}  # type: ignore[union-attr]
+        done = {c.output_event.n for c in taken[: number + 1] if c.last_completed_step == "work"}  # type: ignore[union-attr]
         assert {n for n in range(5) if flow.called[f"work {n}"] == 0} >= done
 
 
@@ -324,6 +323,44 @@ async def test_a_run_that_is_cancelled_while_it_is_saved_is_cancelled() -> None:
         await handler
 
 
+async def test_what_ended_while_a_slower_checkpoint_is_saved_has_the_other_end_in_it_too() -> None:
+    """A saved run may not repeat a step that had completed, also if that step's own checkpoint is still on its way."""
+    saved: dict[int, dict[str, Any]] = {}
+    both = asyncio.Event()
+
+    class Flow(Workflow):
+        called: Counter[str] = Counter()
+
+        @step
+        async def spread(self, ev: StartEvent) -> list[Item]:
+            return [Item(n=n) for n in range(2)]
+
+        @step
+        async def work(self, ev: Item) -> Done:
+            self.called[f"work {ev.n}"] += 1
+            return Done(n=ev.n)
+
+        @step
+        async def join(self, ev: list[Done]) -> StopEvent:
+            return StopEvent(result=[done.n for done in ev])
+
+    async def keep(run_id: str, last_completed_step: str, input_ev: Any, output_ev: Any, ctx: Context[Any]) -> None:
+        if last_completed_step == "work":
+            saved[output_ev.n] = ctx.to_dict()
+            if len(saved) == 2:
+                saved[2] = handler.ctx.to_dict()
+                both.set()
+            await both.wait()
+
+    flow = Flow()
+    handler = flow.run(checkpoint_callback=keep)
+    assert sorted(await handler) == [0, 1]
+    for number, repeated in ((0, {"work 1": 1}), (1, {}), (2, {})):
+        flow.called.clear()
+        assert sorted(await flow.run(ctx=Context.from_dict(flow, saved[number]), run_id=f"again {number}")) == [0, 1]
+        assert flow.called == repeated
+
+
 async def test_a_failure_that_a_handler_takes_over_leaves_the_checkpoint_of_the_handler() -> None:
     class Flow(Chain):
         @step
@@ -393,8 +430,26 @@ def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
-    with pytest.raises(ValueError, match="format 99, newer than 1; upgrade"):
+    with pytest.raises(ContextSerdeError, match="format 99, newer than 1; upgrade"):
         WorkflowCheckpointer(workflow=Chain(), store=path)
+
+
+def test_a_file_that_is_no_database_or_cannot_be_opened_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a database " * 100)
+    for path in (tmp_path / "notes.txt", tmp_path / "no such directory" / "runs.db"):
+        with pytest.raises(ContextSerdeError, match=f"{path.name} cannot be opened: "):
+            WorkflowCheckpointer(workflow=Chain(), store=path)
+
+
+async def test_a_file_that_is_damaged_inside_says_so_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = SqliteCheckpoints(path)
+    await asyncio.gather(*(WorkflowCheckpointer(workflow=Chain(), store=store).run(n=n) for n in range(10)))
+    store.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + bytes(byte ^ 0x5A for byte in content[4096:]))
+    with pytest.raises(ContextSerdeError, match=r"runs\.db cannot be read: .*malformed"):
+        _ = WorkflowCheckpointer(workflow=Chain(), store=path).checkpoints
 
 
 async def test_a_checkpoint_that_no_longer_fits_is_left_out_with_a_word_and_the_others_stay(
@@ -414,7 +469,7 @@ async def test_a_checkpoint_that_no_longer_fits_is_left_out_with_a_word_and_the_
 async def test_a_file_that_cannot_be_written_fails_the_run(tmp_path: Path) -> None:
     store = SqliteCheckpoints(tmp_path / "runs.db")
     store.close()
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+    with pytest.raises(ContextSerdeError, match=r"runs\.db cannot be written: .*closed"):
         await WorkflowCheckpointer(workflow=Chain(), store=store).run(n=1)
 
 

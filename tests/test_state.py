@@ -566,7 +566,7 @@ def test_a_run_that_goes_on_elsewhere_starts_again_what_was_live_and_loses_nothi
     run.check(dict.fromkeys(STEPS, 0), may_exceed=False)
     assert run.state.status == "running"
     old = {each.id for each in run.state.executions.values() if each.id <= before}
-    assert old == live.keys() - ({completed.execution} if completed else set())
+    assert old == live.keys() - {each.execution for each in completed}
     for number in old:
         each = run.state.executions[number]
         assert (each.memo or {}).keys() >= (live[number][0] or {}).keys()
@@ -576,12 +576,14 @@ def test_a_run_that_goes_on_elsewhere_starts_again_what_was_live_and_loses_nothi
     go_on(run, data.draw)
 
 
-def ended_meanwhile(run: Watched, draw: Choose) -> st.Complete | None:
-    """Return the end of an execution that the saved state does not know yet, as a checkpoint has it."""
-    running = [None, *phases(run, "running")]
-    execution = draw(hyp.sampled_from(running))
-    if execution is None:
-        return None
+def ended_meanwhile(run: Watched, draw: Choose) -> list[st.Complete]:
+    """Return the ends of executions that the saved state does not know yet, as a checkpoint has them."""
+    running = phases(run, "running")
+    ended = draw(hyp.lists(hyp.sampled_from(running), unique=True, max_size=3)) if running else []
+    return [an_end(run, execution, draw) for execution in ended]
+
+
+def an_end(run: Watched, execution: int, draw: Choose) -> st.Complete:
     kinds = draw(hyp.lists(hyp.sampled_from((*KINDS, Stop)), max_size=2))
     return st.Complete(execution, [run.event(kind) for kind in kinds], run.tick(), stream=run.graph.has_joins and draw(hyp.booleans()))
 

@@ -1,8 +1,8 @@
-"""Run the command line: `python -m tracedflow`."""
+"""`python -m tracedflow`: the command line, where its script is not on the path."""
 
-import sys
+from __future__ import annotations
 
 from .cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -27,6 +27,7 @@ CheckpointCallback: TypeAlias = Callable[[str, str, Any, Any, Context[Any]], Awa
 
 `input_ev` is the event that the step took, a list if it takes several; `output_ev` is what it returned. `ctx.to_dict()`
 saves the run as it is right after that step: with what the step returned, and with every other step that is live.
+What other steps returned whose callback is still at work is in it too, so that going on from it repeats none of them.
 """
 
 
@@ -39,14 +40,14 @@ async def checkpointed(scope: StepScope, result: StepResult) -> bool:
     call = scope.call
     completed = scope.completion(events_of(result), stream=isinstance(result, list), at=runner.now())
     completed.held_back = False  # a run that goes on from the checkpoint gets the events at once
-    context = Context._after(scope, completed)
+    runner.saving[call.execution] = completed
     try:
-        await callback(runner.run_id, call.step, _taken(call.inputs, takes_one=scope.step.takes_one), result, context)
+        await callback(runner.run_id, call.step, _taken(call.inputs, takes_one=scope.step.takes_one), result, Context._of_run(scope))
     except BaseException as error:  # noqa: BLE001 - it is the run's end
         _fail(scope, error)
         return False
     finally:
-        context._completed = None  # from now on it counts
+        del runner.saving[call.execution]  # from now on it counts
     return True
 
 

@@ -23,7 +23,7 @@ class Deadline:
         self._timer: asyncio.TimerHandle | None = None
         self._left: float | None = None  # seconds, while the clock stands still
         self.at: float | None = None
-        self.pauses = runner.settings.pause_timeout
+        self.pauses: bool = runner.settings.pause_timeout
 
     def start(self) -> None:
         """Start the clock."""

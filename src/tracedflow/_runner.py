@@ -80,17 +80,17 @@ class Runner:
         self.thread_id: int = threading.get_ident()
         self.clock: Clock = active_clock.get()
         self.now: Callable[[], float] = self.clock.now  # the run clock
-        self.records: RecordLog = RecordLog(call.run_id, call.workflow, settings.keep_records)
-        call.records = self.records
+        call.records = self.records = RecordLog(call.run_id, call.workflow, settings.keep_records)
         self.stalls: StallWatch = StallWatch(self)
         self.log: EventLog = EventLog(settings.keep_events, self.stalls.look)
         self.scopes: dict[int, StepScope] = {}
+        self.saving: dict[int, st.Complete] = {}  # ends of executions that a checkpoint callback is at work on: they do not count yet
         self.children: set[Runner] = set()
         self.permits: list[tuple[Limiter, Permit]] = []
         self.threads = 0
         self.abandoned: list[str] = []
         self.blocked: LoopBlocked | None = None
-        self.deadline = Deadline(self)
+        self.deadline: Deadline = Deadline(self)
         self.handler: WorkflowHandler[Any]
         self.task: asyncio.Task[None]
         self.steps: dict[str, BoundStep] = workflow._bound_steps(graph)

@@ -76,7 +76,7 @@ def load_state(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]
 class SavedRun:
     """A run that was live when it was saved.
 
-    `completed` is the end of an execution that is live in `state`: a checkpoint is saved before it counts. `early` are
+    `completed` are the ends of executions that are live in `state`: a checkpoint is saved before they count. `early` are
     events sent to a run that had not begun, and the steps they were sent to.
     """
 
@@ -84,19 +84,19 @@ class SavedRun:
     start_event: Event
     segment: int
     state: st.RunState
-    completed: st.Complete | None = None
+    completed: list[st.Complete] = field(default_factory=list[st.Complete])
     early: list[tuple[Event, str | None]] = field(default_factory=list[tuple[Event, str | None]])
     carrier: dict[str, str] = field(default_factory=dict[str, str])  # of the layers; see `RunCall`
     saved_at: float | None = None  # run clock
 
     @classmethod
-    def of(cls, runner: Runner, completed: st.Complete | None = None) -> SavedRun | None:
+    def of(cls, runner: Runner) -> SavedRun | None:
         """Return what a later segment of a run needs to go on; None if it is over. Nothing is copied: `dump` it now."""
         state, call = runner.state, runner.call
         if state.status not in ("new", "running", "suspended") or (state.status == "new" and runner.is_over):
             return None
-        if not runner.has_begun and runner.resumes is not None:
-            completed = runner.resumes.completed
+        unbegun = runner.resumes if not runner.has_begun else None
+        completed = list(runner.saving.values()) if unbegun is None else unbegun.completed
         early = [] if runner.has_begun else runner.sent_early
         return cls(
             run_id=call.run_id, start_event=call.start_event, segment=call.segment, state=state, completed=completed, early=early,
@@ -115,7 +115,7 @@ class SavedRun:
             "segment": self.segment,
             "start_event": save(self.start_event, "start_event"),
             "snapshot": dump_state(self.state, save),
-            "completed": None if self.completed is None else dump_input(self.completed, save),
+            "completed": [dump_input(each, save) for each in self.completed],
             "early": [[save(event, f"early[{at}]"), target] for at, (event, target) in enumerate(self.early)],
             "carrier": self.carrier,
             "saved_at": self.saved_at,
@@ -141,13 +141,12 @@ class SavedRun:
 
     @classmethod
     def _loaded(cls, data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]) -> SavedRun:
-        done = data.get("completed")
         values: dict[str, Any] = {
             "run_id": data["run_id"],
             "segment": data["segment"],
             "start_event": load(data["start_event"], "start_event"),
             "state": load_state(data["snapshot"], load, types),
-            "completed": None if done is None else load_input(done, load, types),
+            "completed": [load_input(each, load, types) for each in data.get("completed", [])],
             "early": [(load(text, f"early[{at}]"), target) for at, (text, target) in enumerate(data.get("early", []))],
             "carrier": data.get("carrier", {}),
             "saved_at": data.get("saved_at"),

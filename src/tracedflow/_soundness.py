@@ -114,7 +114,7 @@ def _pass(test: Test, value: Any) -> bool:
 # --- the whole
 
 
-def check_run(state: st.RunState, completed: st.Complete | None, graph: Graph) -> None:
+def check_run(state: st.RunState, completed: Sequence[st.Complete], graph: Graph) -> None:
     """Refuse a state that the workflow cannot go on with.
 
     Raises:
@@ -125,8 +125,9 @@ def check_run(state: st.RunState, completed: st.Complete | None, graph: Graph) -
     _check_executions(state, graph)
     _check_joins(state, graph)
     _check_streams(state)
-    if completed is not None and completed.execution not in state.executions:
-        raise _unsound(f"execution {completed.execution}, which its checkpoint was made of, is not in it")
+    ended = [each.execution for each in completed]
+    if len(ended) != len(set(ended)) or not set(ended) <= state.executions.keys():
+        raise _unsound(f"executions {ended}, which had ended when it was saved, are not in it, or twice")
 
 
 def _unsound(text: str) -> ContextSerdeError:

@@ -24,7 +24,7 @@ pytest.importorskip("uvicorn")
 
 from examples.deployment import application, ask, asked, follow, main, served, serving
 from examples.managing_events import NumberPrompt
-from tracedflow import Context, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, runs, step
+from tracedflow import Context, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, drain, runs, step
 from tracedflow.telemetry import Tracing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -227,7 +227,20 @@ async def test_metrics_are_scraped_where_prometheus_looks(url: str) -> None:
     assert re.search(r'tracedflow_step_duration_seconds_bucket\{.*step="review".*workflow="Notice"', text)
 
 
-async def test_the_end_of_the_process_ends_live_runs_and_refuses_new_ones() -> None:
+async def test_a_process_that_is_about_to_end_takes_no_new_runs(url: str) -> None:
+    run_id = await started(url)
+    draining = asyncio.ensure_future(drain(5))
+    async with asked(url, "/runs/nothing"):
+        pass  # a turn of the server
+    status, error = await ask(url, "/workflows/number_prompt/runs", "POST", {"text": TEXT})
+    assert status == 503
+    assert "about to end" in error["error"]
+    assert await answer(url, run_id, "1") == 202, "what is live may still be answered"
+    assert await draining == {}
+    assert (await ask(url, f"/runs/{run_id}/result"))[0] == 200
+
+
+async def test_the_end_of_the_process_ends_live_runs() -> None:
     cleaned: list[str] = []
 
     class Waiting(Workflow):

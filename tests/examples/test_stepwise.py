@@ -109,7 +109,7 @@ def test_the_command_runs_by_itself_where_nobody_types(capsys: pytest.CaptureFix
 
 
 def test_what_is_typed_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("\nfog at sea\n\n\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("fog at sea\n\n\n"))
     assert main([TEXT, "--room", "20", "--ask"]) == 0
     assert capsys.readouterr().out.strip() == "fog at sea"
     monkeypatch.setattr("sys.stdin", io.StringIO("x\n"))

@@ -158,11 +158,11 @@ class End:
 class Restart:
     """A saved run goes on in another process: whatever was live starts again with its memo.
 
-    `completed` is the end of an execution that is live in the saved state: a checkpoint is saved before it counts.
+    `completed` are the ends of executions that are live in the saved state: a checkpoint is saved before they count.
     """
 
     at: float
-    completed: Complete | None = None
+    completed: Sequence[Complete] = ()
 
 
 Input: TypeAlias = (

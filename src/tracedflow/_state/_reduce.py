@@ -341,8 +341,9 @@ def _restart(state: RunState, restarted: Restart, routes: Routes, out: list[Comm
 def _catch_up(state: RunState, restarted: Restart, routes: Routes, out: list[Command]) -> None:
     """Let what had happened before the state was saved, or was in a caller's hands, take effect; nothing starts yet."""
     found: list[Command] = []
-    if restarted.completed is not None:
-        _complete(state, restarted.completed, routes, found)
+    for completed in restarted.completed:
+        if not is_over(state):
+            _complete(state, completed, routes, found)
     for number in tuple(state.returned):
         if not is_over(state):
             _send_on(state, SendOn(number, restarted.at), routes, found)

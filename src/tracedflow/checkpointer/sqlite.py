@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 
+from ..errors import ContextSerdeError
 from . import StoredCheckpoint
 
 _BUSY = 30.0  # seconds that a writer waits for another process
@@ -32,21 +33,23 @@ class SqliteCheckpoints:
     Writing happens in a thread, so that it does not hold up the event loop; it takes the time of one sync of the disk.
 
     Raises:
-        ValueError: the file was written by a newer release.
+        ContextSerdeError: the file was written by a newer release, is damaged or no database, or cannot be opened. `add`
+            and `after` raise it too, with SQLite's own error as its cause.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path: Path = Path(path)
         self._lock = threading.Lock()
         self._process = os.getpid()
-        self._connection = self._connect()
+        with self._named("opened"):
+            self._connection = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
         (found,) = connection.execute("PRAGMA user_version").fetchone()
         if found > _FORMAT:
             connection.close()
-            raise ValueError(f"{self.path} has format {found}, newer than {_FORMAT}; upgrade tracedflow")
+            raise ContextSerdeError(f"{self.path} has format {found}, newer than {_FORMAT}; upgrade tracedflow")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         if found < _FORMAT:
@@ -54,8 +57,15 @@ class SqliteCheckpoints:
         return connection
 
     @contextmanager
-    def _used(self) -> Generator[sqlite3.Connection]:
-        with self._lock:
+    def _named(self, tried: str) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise ContextSerdeError(f"the checkpoints in {self.path} cannot be {tried}: {error}") from error
+
+    @contextmanager
+    def _used(self, tried: str) -> Generator[sqlite3.Connection]:
+        with self._lock, self._named(tried):
             if self._process != os.getpid():  # a connection must not be used after a fork
                 self._process, self._connection = os.getpid(), self._connect()
             yield self._connection
@@ -66,13 +76,13 @@ class SqliteCheckpoints:
 
     def _add(self, checkpoint: StoredCheckpoint) -> None:
         values = astuple(checkpoint)
-        with self._used() as connection:
+        with self._used("written") as connection:
             connection.execute(f"INSERT INTO checkpoints ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
 
     def after(self, workflow: str, number: int, /) -> Iterable[tuple[int, StoredCheckpoint]]:
         """Return the checkpoints of a workflow with numbers above `number`, in the order they were added."""
         query = f"SELECT number, {_COLUMNS} FROM checkpoints WHERE workflow = ? AND number > ? ORDER BY number"
-        with self._used() as connection:
+        with self._used("read") as connection:
             rows = connection.execute(query, (workflow, number)).fetchall()
         return [(found, StoredCheckpoint(**dict(zip(_COLUMNS.split(", "), values, strict=True)))) for found, *values in rows]
 

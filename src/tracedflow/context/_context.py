@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 from .._bridge import on_loop_of
 from .._sending import send, write_to_stream
 from .._snapshot import SavedRun
-from .._state import FORMAT, Complete
+from .._state import FORMAT
 from ..errors import ContextSerdeError, ContextStateError
 from ..events import Event
 from ._sync import SyncContext
@@ -50,7 +50,7 @@ class Context(Generic[StateT]):
     """
 
     __tracedflow_context__: ClassVar[bool] = True
-    __slots__ = ("__weakref__", "_completed", "_dead", "_runner", "_saved", "_serializer", "_scope", "_store", "_workflow")
+    __slots__ = ("__weakref__", "_dead", "_runner", "_saved", "_scope", "_serializer", "_store", "_workflow")
 
     def __init__(
         self, workflow: Workflow[Any], previous_context: Mapping[str, Any] | None = None, serializer: BaseSerializer | None = None
@@ -61,7 +61,6 @@ class Context(Generic[StateT]):
         self._scope: StepScope | None = None
         self._store: StateStore[StateT] | None = None
         self._saved: SavedRun | None = None
-        self._completed: Complete | None = None  # what a checkpoint callback may save: it does not count yet
         self._dead: str | None = None  # why it may not be used any more
         if previous_context is not None:
             self._take(previous_context, serializer)
@@ -74,12 +73,11 @@ class Context(Generic[StateT]):
         return context
 
     @classmethod
-    def _after(cls, scope: StepScope, completed: Complete) -> Context[Any]:
-        """Return a face of the run for a checkpoint callback: what it saves goes on after this step."""
+    def _of_run(cls, scope: StepScope) -> Context[Any]:
+        """Return a face of the run for a checkpoint callback, which is outside the step."""
         context: Context[Any] = cls(scope.runner.workflow)
         context._runner = scope.runner
         context._store = scope.runner.context.store
-        context._completed = completed
         return context
 
     # --- anywhere ---
@@ -156,7 +154,7 @@ class Context(Generic[StateT]):
         chosen = self._workflow._serializer(serializer or self._serializer)
         saved = self._saved
         if saved is None and self._runner is not None:
-            saved = SavedRun.of(self._runner, self._completed)
+            saved = SavedRun.of(self._runner)
         return {
             "version": FORMAT,
             "workflow": self._workflow.workflow_name,

@@ -235,7 +235,7 @@ def _of_the_process(at: Thresholds) -> list[Alert]:
             severity="info",
             expr=f'count by (job) ({{__name__=~"tracedflow_.+", workflow="{n.OTHER}"}}) > 0',
             summary="{{ $labels.job }} has more label values than the cap of a metric; the rest is counted as _other",
-            runbook="Name workflows and steps in code, not from data; `tracedflow doctor` counts the label sets of each metric.",
+            runbook="Name workflows and steps in code, not from data. The log of tracedflow.metrics says which metric was the first.",
             fires=Case({capped: "1+1x90"}),
             silent=Case({_runs("success"): "1+1x90"}),
             labels={"job": "app"},

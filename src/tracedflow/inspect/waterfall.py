@@ -5,7 +5,7 @@ Pure over records: text and style names come out, and whoever shows them brings 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, TypeAlias
@@ -72,18 +72,27 @@ class _Row:
         return self.failed, self.last.outcome != "collecting", self.end - self.start
 
 
-def waterfall(records: Sequence[AttemptRecord], *, width: int = 100, rows: int = 40, ascii_only: bool = False) -> Waterfall:
+def waterfall(
+    records: Sequence[AttemptRecord],
+    *,
+    width: int = 100,
+    rows: int = 40,
+    ascii_only: bool = False,
+    ongoing: Mapping[int, str] | None = None,
+) -> Waterfall:
     """Draw the attempts of one run, in `width` columns.
 
-    A run with more than `rows` step executions is folded: the failed and the longest stay.
+    A run with more than `rows` step executions is folded: those that go on, the failed and the longest stay. `ongoing` has
+    those that have not ended, each with what it is at; their last record ends now.
     """
+    live = ongoing or {}
     if not records:
         return Waterfall(lines=())
     everything = _rows(records)
-    heaviest = sorted(everything, key=lambda row: row.weight, reverse=True)
+    heaviest = sorted(everything, key=lambda row: (row.execution in live, row.weight), reverse=True)
     kept = {row.execution for row in heaviest[:rows]}
     shown = [row for row in everything if row.execution in kept]
-    paper = _Paper(shown, everything, width, _ASCII if ascii_only else _MARKS)
+    paper = _Paper(shown, everything, width, _ASCII if ascii_only else _MARKS, live)
     lines = [paper.row(row) for row in shown]
     if len(shown) < len(everything):
         lines.append(_fold(heaviest[rows:], ascii_only))
@@ -111,8 +120,11 @@ def _fold(rows: Sequence[_Row], ascii_only: bool) -> Line:
 class _Paper:
     """The columns and the time scale that all rows of one waterfall share."""
 
-    def __init__(self, shown: Sequence[_Row], everything: Sequence[_Row], width: int, marks: dict[Phase, str]) -> None:
+    def __init__(
+        self, shown: Sequence[_Row], everything: Sequence[_Row], width: int, marks: dict[Phase, str], ongoing: Mapping[int, str]
+    ) -> None:
         self._marks = marks
+        self._ongoing = ongoing
         self._start = min(row.start for row in everything)
         self._span = max(max(row.end for row in everything) - self._start, 1e-9)
         counts: dict[str, int] = {}
@@ -121,7 +133,7 @@ class _Paper:
         self._repeated = {step for step, count in counts.items() if count > 1}
         self._drawn: set[Phase] = {"running"}
         self._name = min(_MOST_NAME, width // 4, max(len(self._title(row)) for row in shown))
-        notes = min(width // 3, max(len(_note(row)) for row in shown))
+        notes = min(width // 3, max(len(self._told(row)) for row in shown))
         fixed = 2 + self._name + 2 + 8 + 2
         self._bar = max(_LEAST_BAR, width - fixed - (2 + notes if notes else 0))
         self._notes = max(0, width - fixed - self._bar - 2)
@@ -133,7 +145,7 @@ class _Paper:
         style: Style = "bad" if row.failed else "dim" if row.last.outcome == "collecting" else "plain"
         pieces: list[tuple[str, Style]] = [(f"  {title:<{self._name}}  ", style), (f"{short(row.end - row.start):>8}", "dim")]
         pieces.extend([("  ", "plain"), *self._draw(row)])
-        note = self._cut(_note(row), self._notes)
+        note = self._cut(self._told(row), self._notes)
         if note:
             pieces.append(("  " + note, style if row.failed else "dim" if row.last.outcome == "collecting" else "odd"))
         return tuple(pieces)
@@ -156,6 +168,9 @@ class _Paper:
         if len(text) <= columns:
             return text
         return text[: max(0, columns - 1)] + ("…" if self._marks is _MARKS else "~") if columns else ""
+
+    def _told(self, row: _Row) -> str:
+        return self._ongoing.get(row.execution) or _note(row)
 
     def _title(self, row: _Row) -> str:
         return f"{row.step} #{row.execution}" if row.step in self._repeated else row.step

@@ -11,7 +11,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from ..inspect.waterfall import Line, Style
 
@@ -198,5 +198,5 @@ def _drawn(draw: Draw) -> Any:
 def _text(lines: Sequence[Line | Sequence[tuple[str, Style]]]) -> Any:
     from rich.text import Text
 
-    drawn = cast("list[Any]", [Text.assemble(*((text, STYLES[style]) for text, style in line)) for line in lines])
+    drawn: list[Any] = [Text.assemble(*((text, STYLES[style]) for text, style in line)) for line in lines]
     return Text("\n", no_wrap=True, overflow="ellipsis").join(drawn)

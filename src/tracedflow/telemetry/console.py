@@ -1,12 +1,10 @@
 """The console: one line for each thing that happens in a run, and a waterfall at its end. Event types, never payloads.
 
-`rich` is imported here only, and only when the stream is a terminal. Always standard error by default.
+On a terminal the waterfall is there while runs go on. Always standard error by default.
 """
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -28,6 +26,8 @@ from ..middleware import (
     WaitStarted,
 )
 from ..outcomes import FAILURES, error_type, outcome_of_run, outcome_of_step
+from ._live_view import LiveRun, all_drawn
+from ._screen import Screen as Screen
 from .redaction import captures_text, describe, given_to, mask, remember
 
 if TYPE_CHECKING:
@@ -36,24 +36,8 @@ if TYPE_CHECKING:
     from ..middleware import RunNext, StepNext, StepResult
     from ..records import Outcome
 
-_PLAIN_WIDTH = 100  # columns of a waterfall in a file or a pipe
-_WIDEST = 160  # columns: longer bars are harder to read, not easier
 _STEP = 20  # columns of a step's name and execution
 _EVENT = 9  # columns of what happened
-
-_STYLES: dict[Style, str] = {
-    "plain": "",
-    "bold": "bold",
-    "dim": "dim",
-    "good": "green",
-    "bad": "bold red",
-    "odd": "yellow",
-    "running": "green",
-    "queued": "bright_black",
-    "backoff": "yellow",
-    "waiting": "blue",
-    "blocked": "red",
-}
 
 _WORDS: dict[Outcome, tuple[str, Style]] = {
     "success": ("done", "good"),
@@ -77,11 +61,14 @@ class Console(Observer):
 
     Args:
         stream: where to; standard error, as it is at that moment, if None.
+        live: on a terminal, also draw the waterfall while runs go on, under the lines. It makes way for good as soon as the
+            program itself writes there, and is not begun where log records go there.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._screen = _Screen(stream)
-        self._live: dict[str, Clock] = {}
+    def __init__(self, stream: TextIO | None = None, *, live: bool = True) -> None:
+        self._screen = Screen(stream)
+        self._draws = live
+        self._live: dict[str, LiveRun] = {}
         self._listeners: dict[type[Notice], Callable[[Any], None]] = {
             RetryScheduled: self._retry,
             WaitStarted: self._wait_started,
@@ -93,12 +80,15 @@ class Console(Observer):
 
     async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
         """Write the start of a run, its outcome and its waterfall."""
-        self._live[call.run_id] = timer = clock.active.get()
+        timer = clock.active.get()
+        self._live[call.run_id] = LiveRun(call, timer)
         self._run_started(call)
+        if self._draws:
+            self._screen.keep(self._drawn)
         try:
             result = await call_next(call)
         except GeneratorExit:
-            self._live.pop(call.run_id, None)
+            self._forget(call)
             raise
         except BaseException as error:
             self._run_ended(call, timer, outcome_of_run(None, error), error)
@@ -109,9 +99,13 @@ class Console(Observer):
     async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
         """Write the start of a step execution and its outcome."""
         self._say(call.run, call, "started", "dim", "", _input_types(call))
+        run = self._live.get(call.run_id)
+        if run is not None:
+            run.began(call)
         try:
             result = await call_next(call)
         except GeneratorExit:
+            self._over(call)
             raise
         except BaseException as error:
             self._step_ended(call, None, error)
@@ -136,6 +130,8 @@ class Console(Observer):
         self._screen.write([(self._clock(call) + "  ", "dim"), (call.workflow, "bold"), (f"  {', '.join(facts)}", "dim")])
 
     def _run_ended(self, call: RunCall, timer: Clock, outcome: Outcome, error: BaseException | None) -> None:
+        if len(self._live) == 1:
+            self._screen.drop()  # before the last words, which it would be drawn under
         try:
             word, style = _WORDS[outcome]
             age = short(timer.now() - call.started_at)
@@ -149,11 +145,33 @@ class Console(Observer):
             drawing = waterfall(call.records, width=self._screen.width, ascii_only=self._screen.ascii_only)
             self._screen.write_lines(drawing.lines)
         finally:
-            self._live.pop(call.run_id, None)
+            self._forget(call)
+
+    def _forget(self, call: RunCall) -> None:
+        self._live.pop(call.run_id, None)
+        if not self._live:
+            self._screen.drop()
+
+    def _drawn(self) -> list[Line]:
+        """Return what is live now; asked from the thread that draws."""
+        screen = self._screen
+        return all_drawn(list(self._live.values()), screen.width, screen.height, ascii_only=screen.ascii_only)
 
     # --- steps ---
 
+    def _over(self, call: StepCall) -> None:
+        run = self._live.get(call.run_id)
+        if run is not None:
+            run.ended(call)
+
+    def _rests(self, run: RunCall, call: StepCall | None, what: str | None) -> None:
+        """Tell the drawing that a step execution waits, for `what`, or does so no more."""
+        live = self._live.get(run.run_id)
+        if live is not None:
+            live.goes_on(call) if what is None else live.rests(call, what)
+
     def _step_ended(self, call: StepCall, result: StepResult, error: BaseException | None) -> None:
+        self._over(call)
         outcome = outcome_of_step(call, result, error)
         word, style = _WORDS[outcome]
         duration = short(self._now(call.run) - call.started_at)
@@ -168,14 +186,17 @@ class Console(Observer):
 
     def _retry(self, notice: RetryScheduled) -> None:
         if (call := notice.call) is not None:
+            self._rests(notice.run, call, "backoff")
             what = f"attempt {_attempt(call, notice.attempt)}  {_error_line(notice.error, call)}"
             self._say(notice.run, call, "retry", "odd", f"in {short(notice.delay)}", what)
 
     def _wait_started(self, notice: WaitStarted) -> None:
+        self._rests(notice.run, notice.call, "waiting")
         limit = f", {short(notice.timeout)} at most" if notice.timeout is not None else ""
         self._say(notice.run, notice.call, "waiting", "odd", "", f"for {notice.event_type}{limit}")
 
     def _wait_ended(self, notice: WaitEnded) -> None:
+        self._rests(notice.run, notice.call, None)
         word, style = _ANSWERED if notice.outcome == "success" else _WORDS[notice.outcome]
         self._say(notice.run, notice.call, word, style, short(notice.duration), notice.event_type)
 
@@ -210,68 +231,8 @@ class Console(Observer):
         return f"{self._now(run) - run.started_at:>9.3f}"
 
     def _now(self, run: RunCall) -> float:
-        timer = self._live.get(run.run_id)
-        return clock.active.get().now() if timer is None else timer.now()
-
-
-class _Screen:
-    """A stream, with colours if it is a terminal."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._given = stream
-        self._rich: tuple[TextIO, Any] | None = None  # the stream and the rich console made for it
-
-    @property
-    def _stream(self) -> TextIO:
-        return sys.stderr if self._given is None else self._given
-
-    @property
-    def _is_terminal(self) -> bool:
-        return self._stream.isatty()
-
-    @property
-    def width(self) -> int:
-        """Columns for a waterfall."""
-        return min(_WIDEST, shutil.get_terminal_size().columns - 1) if self._is_terminal else _PLAIN_WIDTH
-
-    @property
-    def ascii_only(self) -> bool:
-        """Whether the stream cannot take the drawing characters."""
-        encoding = getattr(self._stream, "encoding", None)
-        return encoding is not None and not encoding.lower().replace("-", "").startswith("utf")
-
-    @property
-    def arrow(self) -> str:
-        """What stands before the events that a step gave."""
-        return "->" if self.ascii_only else "→"
-
-    def write(self, pieces: Sequence[tuple[str, Style]]) -> None:
-        """Write one line; on a terminal it is cut at the right edge."""
-        if self._is_terminal:
-            self._write_rich(pieces)
-            return
-        text = "".join(text for text, _ in pieces).rstrip() + "\n"
-        self._stream.write(text.encode("ascii", "replace").decode() if self.ascii_only else text)
-
-    def write_lines(self, lines: Sequence[Line]) -> None:
-        """Write a drawing with an empty line around it."""
-        if lines:
-            for line in ((), *lines, ()):
-                self.write(line)
-
-    def _write_rich(self, pieces: Sequence[tuple[str, Style]]) -> None:
-        from rich.text import Text  # here, as it takes a quarter of the import time of the whole package
-
-        text = Text.assemble(*((text, _STYLES[style]) for text, style in pieces))
-        self._console().print(text, no_wrap=True, overflow="ellipsis", crop=True, soft_wrap=False)
-
-    def _console(self) -> Any:
-        from rich.console import Console as RichConsole
-
-        stream = self._stream
-        if self._rich is None or self._rich[0] is not stream:
-            self._rich = (stream, RichConsole(file=stream, highlight=False))
-        return self._rich[1]
+        live = self._live.get(run.run_id)
+        return clock.active.get().now() if live is None else live.timer.now()
 
 
 def _input_types(call: StepCall) -> str:

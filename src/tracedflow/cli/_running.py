@@ -1,0 +1,121 @@
+"""The command that runs a workflow and prints its result."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from .. import telemetry
+from ..errors import TracedflowError
+from ..workflow import Workflow
+from ._source import Named, valid
+from ._targets import instance
+from ._wrong import FAILED, Wrong
+
+_RESERVED = frozenset({"ctx", "start_event", "run_id", "stepwise", "checkpoint_callback", "options"})
+
+
+def run(
+    target: Named,
+    fields: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the start event; JSON, or else text.")
+    ] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write what the run does to a trace file.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens, and a waterfall, on standard error.")] = False,
+) -> None:
+    """Run a workflow once and print its result.
+
+    Exit code 1 if the run fails.
+    """
+    workflow = valid(target, instance)
+    arguments = _start_fields(workflow, fields or [])
+    if trace is not None:
+        _trace_to(trace)
+    if verbose:
+        os.environ["TRACEDFLOW_VERBOSE"] = "1"
+    try:
+        result = workflow.run_sync(**arguments)
+    except Exception as error:  # noqa: BLE001 - whatever a step raised is the outcome, and is told
+        typer.echo(f"{workflow.workflow_name} failed: {_told(error)}", err=True)
+        raise typer.Exit(FAILED) from None
+    finally:
+        if trace is not None:
+            _finish(trace)
+    typer.echo(_shown(result))
+
+
+def _start_fields(workflow: Workflow[Any], given: list[str]) -> dict[str, Any]:
+    model = workflow.start_event_class
+    found: dict[str, Any] = {}
+    for each in given:
+        key, equals, text = each.partition("=")
+        if not equals or not key.isidentifier():
+            raise Wrong(f"`{each}` is not of the form KEY=VALUE, such as topic=pirates")
+        if key in _RESERVED:
+            raise Wrong(f"`{key}` is an argument of run() and no field of {model.__name__}; it cannot be given here")
+        declared = model.model_fields.get(key)
+        found[key] = text if declared is not None and declared.annotation is str else _value(text)
+    try:
+        model(**found)
+    except (ValueError, TypeError) as error:
+        raise Wrong(f"{model.__name__} cannot be made of {', '.join(found) or 'nothing'}: {_reason(error)}") from None
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with which field, in one line."""
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    return "; ".join(f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in errors())
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _trace_to(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise Wrong(f"--trace {file} cannot be written: {error.strerror or error}") from None
+    telemetry.setup(trace_file=file)
+
+
+def _finish(file: Path) -> None:
+    """Write what is still buffered; then say where to look."""
+    from ..telemetry import _process
+
+    if _process.current is not None:
+        _process.current.flush()
+    typer.echo(f"trace in {file}: tracedflow why {file}", err=True)
+
+
+def _told(error: Exception) -> str:
+    """Return the error with the notes that say in which step, where."""
+    text = str(error) if isinstance(error, TracedflowError) else f"{type(error).__name__}: {error}"
+    return "\n  ".join([text, *getattr(error, "__notes__", ())])
+
+
+def _shown(result: object) -> str:
+    if isinstance(result, str):
+        return result
+    if isinstance(result, BaseModel):
+        result = dict(result) or repr(result)
+    try:
+        return json.dumps(result, indent=2, ensure_ascii=False, default=_plain)
+    except (TypeError, ValueError):
+        return repr(result)
+
+
+def _plain(value: object) -> object:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else repr(value)
