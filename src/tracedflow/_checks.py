@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from .decorators import GRAPH_CHECKS
+from .decorators import GRAPH_CHECKS, wrong_check
 from .errors import WorkflowValidationError
 
 
@@ -32,6 +32,6 @@ def check_one_of(name: str, value: str, known: Sequence[str]) -> str:
 
 def check_skipped(names: Sequence[str] | None) -> tuple[str, ...]:
     """Refuse names of checks that do not exist."""
-    for name in names or ():
-        check_one_of("skip_graph_checks", name, GRAPH_CHECKS)
+    if (wrong := wrong_check(names)) is not None:
+        raise WorkflowValidationError(f"skip_graph_checks={wrong!r} must be a list of {', '.join(map(repr, GRAPH_CHECKS))}")
     return tuple(names or ())

@@ -172,7 +172,7 @@ class Graph:
             WorkflowConfigurationError: there is no step, or no single start or stop event; every other problem is listed too.
             WorkflowValidationError: events without producer or consumer, steps that cannot be reached or lead nowhere.
         """
-        self.refuse([*(p for p in self._problems() if p.check not in skipped), *others])
+        self.refuse([*(p for p in self._problems(skipped) if p.check not in skipped), *others])
 
     def refuse(self, problems: Sequence[Problem]) -> None:
         """Raise one error that lists all the problems, if there are any."""
@@ -183,7 +183,7 @@ class Graph:
         lines = [f"Workflow {self.name} ({self.place}) has {count}:"]
         raise kind("\n".join([*lines, *(f"  {n}. {problem}" for n, problem in enumerate(problems, 1))]))
 
-    def _problems(self) -> list[Problem]:
+    def _problems(self, skipped: Sequence[str]) -> list[Problem]:
         if not self.steps:
             remedy = "Decorate its methods with @step, or attach functions with @step(workflow=...)."
             return [Problem(text="It has no steps.", remedy=remedy, is_configuration=True)]
@@ -196,7 +196,8 @@ class Graph:
             *self._handler_problems(),
             *self._resource_problems(),
         ]
-        unproduced, unconsumed = self._unproduced(), self._unconsumed()
+        unproduced = self._unproduced()
+        unconsumed = [] if "terminal_event" in skipped else self._unconsumed()
         # An event without producer or consumer already says why its steps are cut off: say it once.
         quiet = bool(unproduced or unconsumed or not self.start_events or not self.stop_events)
         return [*found, *unproduced, *unconsumed, *([] if quiet else self._path_problems())]
@@ -318,7 +319,7 @@ class Graph:
 
     def _unconsumed(self) -> list[Problem]:
         found: list[Problem] = []
-        for step in self.steps.values():
+        for step in (each for each in self.steps.values() if "terminal_event" not in each.skip_graph_checks):
             for event in step.return_types:
                 if not _is(event, Event) or issubclass(event, (StopEvent, InputRequiredEvent)) or self._all_takers(event):
                     continue

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _watchdog
-from .errors import ContextSerdeError, DrainingError
+from .errors import ContextSerdeError, DrainingError, WorkflowStartError
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -34,13 +34,14 @@ def register(runner: Runner) -> None:
 
     Raises:
         DrainingError: the process is draining.
-        RuntimeError: a live run has the same id.
+        WorkflowStartError: a live run has the same id.
     """
     with _lock:
         if _draining:
             raise DrainingError(f"{runner.call.workflow} was not started: the process is draining")
         if runner.run_id in _runs:
-            raise RuntimeError(f"run_id {runner.run_id!r} is that of a live run of {_runs[runner.run_id].call.workflow}; use another")
+            other = _runs[runner.run_id].call.workflow
+            raise WorkflowStartError(f"run_id {runner.run_id!r} is that of a live run of {other}; use another")
         _runs[runner.run_id] = runner
     _watchdog.watch(runner.loop, runner.thread_id)
     for tell in tuple(watchers):

@@ -80,7 +80,8 @@ class Runner:
         self.thread_id: int = threading.get_ident()
         self.clock: Clock = active_clock.get()
         self.now: Callable[[], float] = self.clock.now  # the run clock
-        call.records = self.records = RecordLog(call.run_id, call.workflow, settings.keep_records)
+        self.records: RecordLog = RecordLog(call.run_id, call.workflow, settings.keep_records)
+        call.records = self.records
         self.stalls: StallWatch = StallWatch(self)
         self.log: EventLog = EventLog(settings.keep_events, self.stalls.look)
         self.scopes: dict[int, StepScope] = {}
@@ -112,8 +113,6 @@ class Runner:
         self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
         self._final_report: RunReport | None = None
         self._ended_at: float | None = None
-
-    # --- facts ---
 
     @property
     def has_begun(self) -> bool:

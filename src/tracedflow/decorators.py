@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import types
 import warnings
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    Protocol,
-    TypeAlias,
-    TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast, get_type_hints, overload
 
-from ._descriptors import Resource, ResourceConfig, ResourceDefinition, wanted_by
+from ._descriptors import ResourceDefinition
+from ._signature import names_around, read_signature
 from .collect import Collect
 from .errors import WorkflowValidationError
 from .events import Event, StepFailedEvent
@@ -43,9 +29,6 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Returned | Awaitable[Return
 
 GRAPH_CHECKS = ("reachability", "terminal_event", "dead_end")
 """The checks of the graph that can be skipped, for a step or for a workflow."""
-
-_UNION_ORIGINS = (Union, types.UnionType)
-_FRAMES_SEARCHED = 5  # a class body in a function in a test, with room for one decorator of the user's own
 
 
 class AcceptsSteps(Protocol):
@@ -99,6 +82,11 @@ class StepConfig:
         return len(self.event_parameters) > 1
 
     @property
+    def collect_params(self) -> tuple[str, ...]:
+        """The parameters of a join, each for one event; empty for a step that takes one event or a list."""
+        return tuple(self.event_parameters) if self.is_multi_slot else ()
+
+    @property
     def place(self) -> str:
         """Where the function stands, as file:line."""
         return f"{self.code_file}:{self.code_line}"
@@ -112,14 +100,16 @@ class StepConfig:
         if self.unresolved is None:
             return
         try:
-            names = {**_names_around(2), **(self.namespace or {})}  # a class may stand below, in the function around it
+            names = {**names_around(2), **(self.namespace or {})}  # a class may stand below, in the function around it
             hints = get_type_hints(self.fn, localns=names, include_extras=True)
         except NameError as error:
             raise self.problem(
                 f"has an annotation that cannot be resolved: {error}. Import it or define it where the step can see it"
             ) from None
         self.unresolved = self.namespace = None
-        _read_signature(self, hints, names)
+        read_signature(self, hints, names)
+        if self.role == "catch_error":
+            _check_handler(self)
 
     def problem(self, text: str) -> WorkflowValidationError:
         """Return an error that names this step and its place."""
@@ -141,31 +131,52 @@ def step(
     accept_event_subclasses: bool = False,
     measures: Sequence[str] = (),
 ) -> Callable[[FunctionT], FunctionT]: ...
-def step(func: FunctionT | None = None, /, **options: Any) -> FunctionT | Callable[[FunctionT], FunctionT]:
+def step(
+    func: FunctionT | None = None,
+    /,
+    *,
+    workflow: AcceptsSteps | None = None,
+    num_workers: int = 4,
+    retry_policy: RetryPolicy | None = None,
+    skip_graph_checks: Sequence[str] | None = None,
+    accept_event_subclasses: bool = False,
+    timeout: float | None = None,
+    limit: Limiter | None = None,
+    own_task: bool = False,
+    measures: Sequence[str] = (),
+    **old: Any,
+) -> FunctionT | Callable[[FunctionT], FunctionT]:
     """Make a method, or a free function with `workflow=`, a step. Its event types come from its annotations.
 
     Args:
         func: the function, when used bare as `@step`.
-        **options: `workflow`: a workflow class or instance to attach a free function to. `num_workers`: how many
-            executions may run at once within one run (default 4). `retry_policy`: what to do when an attempt raises.
-            `timeout`: seconds for one attempt, not counting time parked in `wait_for_event`. `limit`: a `Limit` shared by
-            every run of the process. `own_task`: always run in a task of its own. `skip_graph_checks`: `"reachability"` or
-            `"dead_end"`. `accept_event_subclasses`: also take instances of subclasses. `measures`: the names of `ctx.measure`
-            that the metrics may count.
+        workflow: a workflow class or instance to attach a free function to.
+        num_workers: how many executions may run at once within one run.
+        retry_policy: what to do when an attempt raises.
+        skip_graph_checks: any of `"reachability"`, `"terminal_event"`, `"dead_end"`.
+        accept_event_subclasses: also take instances of subclasses.
+        timeout: seconds for one attempt, not counting time parked in `wait_for_event`.
+        limit: a `Limit` shared by every run of the process.
+        own_task: always run in a task of its own.
+        measures: the names of `ctx.measure` that the metrics may count.
+        **old: `pass_context`, which has no effect.
 
     Raises:
         WorkflowValidationError: the signature is not one of a step, or an option has a wrong value.
+        TypeError: there is no such option.
     """
-    _drop_old_options(options)
-    _check_option_names(options)
-    namespace = _names_around(2)
+    _drop_old_options(old)
+    namespace = names_around(2)
+    options: dict[str, Any] = {
+        "num_workers": num_workers, "retry_policy": retry_policy, "timeout": timeout, "limit": limit, "own_task": own_task,
+        "skip_graph_checks": skip_graph_checks, "accept_event_subclasses": accept_event_subclasses, "measures": measures,
+    }  # fmt: skip
 
     def decorate(target: FunctionT) -> FunctionT:
-        workflow = options.get("workflow")
-        config = read_step(target, namespace, **{name: value for name, value in options.items() if name != "workflow"})
+        config = read_step(target, namespace, **options)
         target._step_config = config  # type: ignore[attr-defined]
         if workflow is not None:
-            workflow.add_step(target)
+            _attach(workflow, config)
         elif target.__qualname__.rpartition(".")[0].rpartition(".")[2] in ("", "<locals>"):
             _refuse_stray(config)
         return target
@@ -190,7 +201,7 @@ def catch_error(
     Raises:
         WorkflowValidationError: the signature is not one of a handler, or an argument has a wrong value.
     """
-    namespace = _names_around(2)
+    namespace = names_around(2)
 
     def decorate(target: FunctionT) -> FunctionT:
         config = read_step(target, namespace, num_workers=1)
@@ -199,12 +210,17 @@ def catch_error(
         if isinstance(max_recoveries, bool) or not isinstance(cast("object", max_recoveries), int) or max_recoveries < 1:
             raise config.problem(f"has max_recoveries={max_recoveries!r}; it must be an integer greater than 0")
         config.catch_error_max_recoveries = max_recoveries
-        if config.unresolved is None and config.accepted_events != [StepFailedEvent]:
-            raise config.problem("handles errors, so its event parameter must be `StepFailedEvent`")
+        if config.unresolved is None:
+            _check_handler(config)
         target._step_config = config  # type: ignore[attr-defined]
         return target
 
     return decorate if func is None else decorate(func)
+
+
+def _check_handler(config: StepConfig) -> None:
+    if config.accepted_events != [StepFailedEvent]:
+        raise config.problem("handles errors, so its event parameter must be `StepFailedEvent`")
 
 
 def _checked_steps(config: StepConfig, names: object) -> tuple[str, ...] | None:
@@ -220,7 +236,9 @@ def _checked_steps(config: StepConfig, names: object) -> tuple[str, ...] | None:
 
 def read_step(fn: StepFunction, namespace: Mapping[str, Any], **options: Any) -> StepConfig:
     """Build the configuration of `fn`; annotations that cannot be resolved yet are left for `settle`."""
-    code = inspect.unwrap(fn).__code__
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    if not isinstance(code, types.CodeType):
+        raise WorkflowValidationError(f"A step must be a function, `def` or `async def`, and {fn!r} is none: decorate a function")
     config = StepConfig(
         fn=fn,
         name=fn.__name__,
@@ -238,7 +256,7 @@ def read_step(fn: StepFunction, namespace: Mapping[str, Any], **options: Any) ->
     except NameError as error:
         config.unresolved, config.namespace = str(error), namespace
         return config
-    _read_signature(config, hints, namespace)
+    read_signature(config, hints, namespace)
     return config
 
 
@@ -253,18 +271,28 @@ def config_of(fn: object) -> StepConfig | None:
     return found if isinstance(found, StepConfig) else None
 
 
-def _drop_old_options(options: dict[str, Any]) -> None:
-    if options.pop("pass_context", None) is not None:
+def _drop_old_options(old: dict[str, Any]) -> None:
+    if old.pop("pass_context", None) is not None:
         text = "@step(pass_context=) has no effect: a parameter annotated with Context gets it, under any name; leave it out"
         warnings.warn(text, DeprecationWarning, stacklevel=3)
+    if old:
+        known = (name for name, each in inspect.signature(step).parameters.items() if each.kind is each.KEYWORD_ONLY)
+        raise TypeError(f"@step has no option {min(old)!r}; it has {', '.join(sorted(known))}")
 
 
-def _check_option_names(options: Mapping[str, Any]) -> None:
-    known = {"workflow", "num_workers", "retry_policy", "timeout", "limit", "own_task"}
-    known |= {"skip_graph_checks", "accept_event_subclasses", "measures"}
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        raise TypeError(f"@step has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
+def _attach(workflow: AcceptsSteps, config: StepConfig) -> None:
+    if not callable(getattr(workflow, "add_step", None)):
+        raise config.problem(f"has workflow={workflow!r}; it must be a workflow class or an instance of one")
+    workflow.add_step(config.fn)
+
+
+def wrong_check(names: object) -> object:
+    """Return what is wrong among the names of checks to skip; None: nothing is."""
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        return names
+    return next((name for name in cast("Iterable[object]", names) if name not in GRAPH_CHECKS), None)
 
 
 def _apply_options(config: StepConfig, options: Mapping[str, Any]) -> None:
@@ -277,125 +305,23 @@ def _apply_options(config: StepConfig, options: Mapping[str, Any]) -> None:
     policy = options.get("retry_policy")
     if policy is not None and not callable(getattr(policy, "next", None)):
         raise config.problem(f"has retry_policy={policy!r}; it must have a `next` method, as `retry_policy(...)` gives")
-    skipped = tuple(options.get("skip_graph_checks") or ())
-    for name in skipped:
-        if name not in GRAPH_CHECKS:
-            raise config.problem(f"has skip_graph_checks={name!r}; known are {', '.join(GRAPH_CHECKS)}")
+    limit = options.get("limit")
+    if limit is not None and not callable(getattr(limit, "request", None)):
+        raise config.problem(f"has limit={limit!r}; it must be a Limit, or have its methods")
+    skipped, measures = options.get("skip_graph_checks"), options.get("measures", ())
+    if (wrong := wrong_check(skipped)) is not None:
+        raise config.problem(f"has skip_graph_checks={wrong!r}; it must be a list of {', '.join(GRAPH_CHECKS)}")
+    if isinstance(measures, str) or not isinstance(measures, Iterable):
+        raise config.problem(f"has measures={measures!r}; it must be a list of names")
     config.num_workers = int(workers)
     config.timeout = timeout
     config.retry_policy = policy
-    config.limit = options.get("limit")
+    config.limit = limit
     config.own_task = bool(options.get("own_task", False))
-    config.skip_graph_checks = skipped
+    config.skip_graph_checks = tuple(skipped or ())
     config.accept_event_subclasses = bool(options.get("accept_event_subclasses", False))
-    config.measures = tuple(options.get("measures", ()))
+    config.measures = tuple(measures)
 
 
 def _refuse_stray(config: StepConfig) -> None:
     raise config.problem("is a free function. Say which workflow it belongs to: @step(workflow=MyWorkflow)")
-
-
-def _names_around(depth: int) -> dict[str, Any]:
-    """Return the local names of the callers, so that classes defined in a function can be annotated with."""
-    names: dict[str, Any] = {}
-    frame = sys._getframe(depth) if hasattr(sys, "_getframe") else None
-    for _ in range(_FRAMES_SEARCHED):
-        if frame is None:
-            break
-        if frame.f_locals is not frame.f_globals:
-            names = {**frame.f_locals, **names}
-        frame = frame.f_back
-    return names
-
-
-def _read_signature(config: StepConfig, hints: Mapping[str, Any], names: Mapping[str, Any]) -> None:
-    for name, parameter in inspect.signature(config.fn).parameters.items():
-        if isinstance(parameter.default, Resource | ResourceConfig):
-            kind = type(parameter.default).__name__
-            raise config.problem(f"has a {kind} as the default of `{name}`; annotate it `{name}: Annotated[T, {kind}(...)]`")
-        if name in hints:
-            _read_parameter(config, name, hints[name])
-    for wanted in config.resources.values():
-        if isinstance(wanted.resource, Resource):
-            wanted.resource.read(names)
-    _check_parameters(config)
-    if "return" not in hints:
-        raise config.problem("needs a return annotation, such as `-> StopEvent` or `-> None`")
-    config.return_types = _read_return(config, hints["return"])
-
-
-def _read_parameter(config: StepConfig, name: str, hint: Any) -> None:
-    wanted = wanted_by(name, hint)
-    if wanted is not None:
-        config.resources[name] = wanted
-        return
-    if get_origin(hint) is Annotated:
-        base, *marks = get_args(hint)
-        policy = next((mark for mark in marks if isinstance(mark, Collect)), None)
-        if policy is None:
-            return
-        if get_origin(base) is not list:
-            raise config.problem(
-                f"marks `{name}` with Collect, which is for a list of events; annotate it `Annotated[list[...], Collect(...)]`"
-            )
-        config.collection_policy = policy
-        hint = base
-    _read_event_parameter(config, name, hint)
-
-
-def _read_event_parameter(config: StepConfig, name: str, hint: Any) -> None:
-    origin = get_origin(hint) or hint
-    if getattr(origin, "__tracedflow_context__", False):
-        config.context_parameter = name
-        state = get_args(hint)
-        config.context_state_type = state[0] if state and isinstance(state[0], type) else None
-        return
-    if origin is list and get_args(hint) and any(_is_event(member) for member in _members(get_args(hint)[0])):
-        config.collection_param = name
-        config.collection_policy = config.collection_policy or Collect()
-        hint = get_args(hint)[0]
-    accepted = [member for member in _members(hint) if _is_event(member)]
-    if accepted:
-        config.event_parameters[name] = accepted
-        config.event_name = config.event_name or name
-        config.accepted_events = [*config.accepted_events, *accepted]
-
-
-def _check_parameters(config: StepConfig) -> None:
-    """Several event parameters are a join with one slot each: then each is one class, and none is a list."""
-    if not config.event_parameters:
-        raise config.problem("needs a parameter annotated with an event class, such as `ev: StartEvent`")
-    if not config.is_multi_slot:
-        return
-    if config.collection_param is not None:
-        raise config.problem(
-            f"takes the list `{config.collection_param}` and also other events; take the list alone, and the rest from the store"
-        )
-    for name, kinds in config.event_parameters.items():
-        if len(kinds) > 1:
-            raise config.problem(
-                f"joins {len(config.event_parameters)} event parameters, and `{name}` is a union; give each parameter one class"
-            )
-    if len(set(config.accepted_events)) < len(config.accepted_events):
-        raise config.problem("joins two parameters of the same event class; use `list[...]` or ctx.collect_events for several of one class")
-
-
-def _read_return(config: StepConfig, hint: Any) -> list[type[Any]]:
-    returned: list[type[Any]] = []
-    for member in _members(hint):
-        if get_origin(member) is list:
-            config.is_fan_out = True
-            config.list_return_types.extend(_members(get_args(member)[0]))
-            returned.extend(_members(get_args(member)[0]))
-        elif member is not type(None):
-            returned.append(member)
-            config.bare_return_types.append(member)
-    return returned
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in _UNION_ORIGINS else (hint,)
-
-
-def _is_event(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Event)

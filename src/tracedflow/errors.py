@@ -6,6 +6,7 @@ TracedflowError
 │   ├── WorkflowConfigurationError     its constructor was given something wrong, or it has no way in or out
 │   └── ResourceError                  a resource cannot be had as it is declared            (also a ValueError)
 ├── WorkflowRuntimeError               a run, or a call made to it, went wrong
+│   ├── WorkflowStartError             a run cannot start here, or under this id          (also a RuntimeError)
 │   ├── StepTimeoutError               an attempt exceeded @step(timeout=)      (also a TimeoutError)
 │   ├── StepCancelledError             a step raised CancelledError that nobody had asked for
 │   ├── StepResultError                a step returned what it may not, or a middleware put such a result there
@@ -49,6 +50,10 @@ class ResourceError(WorkflowValidationError, ValueError):
 
 class WorkflowRuntimeError(TracedflowError):
     """A run, or a call made to a run, went wrong."""
+
+
+class WorkflowStartError(WorkflowRuntimeError, RuntimeError):
+    """A run cannot start: no event loop runs, or a live run has the same id."""
 
 
 class StepTimeoutError(WorkflowRuntimeError, TimeoutError):

@@ -333,6 +333,10 @@ class WorkflowFailedEvent(StopEvent):
     elapsed_seconds: float | None = None
 
 
+class IdleReleasedEvent(StopEvent):
+    """Known to programs that release idle runs on a server; no run of this engine writes it."""
+
+
 class StepFailedEvent(Event):
     """Tells a `@catch_error` step that a step failed for good."""
 
@@ -342,6 +346,14 @@ class StepFailedEvent(Event):
     attempts: int
     elapsed_seconds: float
     failed_at: datetime
+
+
+class CollectionReleaseEvent(Event):
+    """Known to programs by its name; here a collecting step gets its list as it is, and nothing wraps it."""
+
+    events: list[SerializableEvent] = Field(default_factory=list)
+    stream_id: str
+    binding_id: str
 
 
 class InternalDispatchEvent(Event):

@@ -88,3 +88,10 @@ def test_records_are_ordered_by_time_and_attempts_by_number() -> None:
 def test_failures_and_phases_have_their_own_styles() -> None:
     styles = {style for line in waterfall(RUN).lines for _, style in line}
     assert {"bad", "odd", "dim", "queued", "running", "backoff", "waiting", "blocked"} <= styles
+
+
+def test_what_goes_on_stays_when_a_long_run_is_folded_and_says_what_it_is_at() -> None:
+    many = [record("work", number, 1, number, number, number + 9) for number in range(1, 50)]
+    young = record("ask", 99, 1, 58, 58, 58.1)
+    lines = str(waterfall([*many, young], rows=3, ongoing={99: "waiting for 2.00 s"})).splitlines()
+    assert [line for line in lines if line.endswith("waiting for 2.00 s")] == [line for line in lines if "ask" in line] != []

@@ -48,7 +48,6 @@ class Screen:
         self._rich: tuple[TextIO, Any] | None = None  # the stream and the rich console made for it
         self._lock = threading.RLock()  # runs may be in several threads, and so may the program's prints
         self._live: Any = None
-        self._watched: list[tuple[str, _Watched]] = []
         self._made_way = False
 
     @property
@@ -126,17 +125,14 @@ class Screen:
                 redirect_stderr=False,
             )
             self._live.start()
-            self._watch()
+            _watch(self._make_way)
 
     def drop(self) -> None:
         """Take the drawing away."""
         with self._lock:
             live, self._live = self._live, None
-            for name, watched in self._watched:
-                if getattr(sys, name) is watched:
-                    setattr(sys, name, watched.inner)
-            self._watched = []
             if live is not None:
+                _unwatch(self._make_way)
                 live.stop()
 
     def _make_way(self) -> None:
@@ -144,21 +140,13 @@ class Screen:
             self._made_way = True
             self.drop()
 
-    def _watch(self) -> None:
-        for name in ("stdout", "stderr"):
-            stream = getattr(sys, name)
-            if stream is not None and stream.isatty():
-                watched = _Watched(stream, self._make_way)
-                setattr(sys, name, watched)
-                self._watched.append((name, watched))
-
 
 class _Watched:
-    """A standard stream of the program, as it is, but for one call before its first use."""
+    """A standard stream of the program, as it is, but for calls before its next use."""
 
-    def __init__(self, inner: TextIO, before: Callable[[], None]) -> None:
+    def __init__(self, inner: TextIO) -> None:
         self.inner = inner
-        self._before: Callable[[], None] | None = before
+        self.before: list[Callable[[], None]] = []
 
     def write(self, text: str) -> int:
         self._used()
@@ -173,12 +161,36 @@ class _Watched:
         self.inner.flush()
 
     def _used(self) -> None:
-        before, self._before = self._before, None
-        if before is not None:
-            before()
+        for each in tuple(self.before):
+            each()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+
+_watchers: dict[TextIO, _Watched] = {}
+"""One for each stream, never let go: `print` borrows `sys.stdout` while it writes, and a freed one crashes the interpreter."""
+
+
+def _watch(before: Callable[[], None]) -> None:
+    """Have `before` called when the program writes to a terminal by its standard streams."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if isinstance(stream, _Watched):
+            stream.before.append(before)
+        elif stream is not None and stream.isatty():
+            watched = _watchers.setdefault(stream, _Watched(stream))
+            watched.before.append(before)
+            setattr(sys, name, watched)
+
+
+def _unwatch(before: Callable[[], None]) -> None:
+    for watched in list(_watchers.values()):
+        watched.before = [each for each in watched.before if each != before]
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if isinstance(stream, _Watched) and not stream.before:
+            setattr(sys, name, stream.inner)
 
 
 def _logs_to_terminal() -> bool:

@@ -1,0 +1,242 @@
+"""The command line of the examples: which model answers, what happens, the result, the trace.
+
+Progress goes to stderr, the result alone to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from pydantic import BaseModel
+
+from tracedflow import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StopEvent,
+    Workflow,
+    WorkflowHandler,
+    draw_most_recent_execution,
+    telemetry,
+)
+from tracedflow.drawing import draw_most_recent_execution_mermaid, draw_most_recent_execution_svg
+from tracedflow.events import StepState, StepStateChanged
+
+from .model import Model, choose_model, introduce
+from .screen import show_waterfall
+
+CORPUS = Path(__file__).parent / "corpus"
+
+Answer = Callable[[InputRequiredEvent], Awaitable[HumanResponseEvent]]
+
+
+class NotFoundError(Exception):
+    """The data does not hold the answer."""
+
+
+@dataclass
+class Stage:
+    """Where an example plays: its model, its data, what it is asked; and `run`, which shows what a workflow does."""
+
+    model: Model
+    data: Path = CORPUS
+    question: str = ""
+    arguments: argparse.Namespace = field(default_factory=argparse.Namespace)
+    handlers: list[WorkflowHandler[Any]] = field(default_factory=list)  # of all runs so far
+
+    async def run(self, workflow: Workflow[Any], *, answer: Answer | None = None, **start: Any) -> Any:
+        """Run a workflow to its end and return its result.
+
+        Args:
+            workflow: what to run.
+            answer: gives the answer to each question that the run asks a person.
+            start: what `workflow.run` takes: fields of the start event, `start_event`, `ctx`.
+        """
+        handler = workflow.run(**start)
+        self.handlers.append(handler)
+        shown = _Progress()
+        async for event in handler.stream_events(expose_internal=True):
+            shown.tell(event)
+            if answer is not None and isinstance(event, InputRequiredEvent):
+                await handler.send_event(await answer(event))
+        return await handler
+
+
+Play = Callable[[Stage], Awaitable[Any]]
+
+
+class _Progress:
+    """A line on stderr for each step that ended and each event of the stream; text that comes in pieces stays on one line."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._within = False
+
+    def tell(self, event: Event) -> None:
+        if isinstance(piece := event.get("delta", None), str):
+            print(piece, end="", file=sys.stderr, flush=True)
+            self._within = True
+        elif isinstance(event, StepStateChanged):
+            if event.step_state is StepState.NOT_RUNNING and event.output_event_name is not None:
+                self._line(f"{event.name} -> {_short(event.output_event_name)}")
+        elif not isinstance(event, StopEvent) and not type(event).__module__.startswith("tracedflow"):
+            self._line(f"{type(event).__name__}({_fields(event)})")
+
+    def _line(self, text: str) -> None:
+        if self._within:
+            print(file=sys.stderr)
+        self._within = False
+        print(f"+{time.perf_counter() - self._began:.3f}s {text}", file=sys.stderr, flush=True)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
+
+
+def _fields(event: Event, longest: int = 60) -> str:
+    shown = []
+    for name, value in event.items():
+        text = f"{len(value)} items" if isinstance(value, list | tuple | dict) else str(value).replace("\n", " ")
+        shown.append(f"{name}={text if len(text) <= longest else text[: longest - 3] + '...'}")
+    return ", ".join(shown)
+
+
+# --- running an example as a program ---
+
+
+def run_example(
+    play: Play,
+    doc: str | None,
+    question: str | None = None,
+    argv: Sequence[str] | None = None,
+    *,
+    flags: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> int:
+    """Run an example as its flags say; return the status of the process: 0, 2 for a wrong call, 3 if the answer was not found.
+
+    Args:
+        play: what the example does; what it returns is printed.
+        doc: the docstring of the module; its first line is what `--help` says.
+        question: what is asked if the command line does not; None for an example that is asked nothing.
+        argv: the command line, `sys.argv` if left out.
+        flags: adds flags of the example's own.
+    """
+    arguments = _arguments(doc, question, argv, flags)
+    if arguments.verbose:
+        os.environ["TRACEDFLOW_VERBOSE"] = "1"
+    _start_tracing(arguments.trace)
+    stage = Stage(choose_model(name=arguments.model), arguments.data, getattr(arguments, "question", None) or "", arguments)
+    introduce(stage.model, sys.stderr)
+    serves = _serve_metrics(arguments.metrics_port)
+    name = Path(sys.modules[play.__module__].__file__ or "example").stem
+    with trace.get_tracer("tracedflow.examples").start_as_current_span(f"example {name}") as span:
+        status = _play(play, stage)
+        trace_id = f"{span.get_span_context().trace_id:032x}"
+    if serves:
+        _wait_for_reader(arguments.metrics_port)
+    if arguments.trace:
+        trace.get_tracer_provider().force_flush()  # type: ignore[attr-defined]
+    print(f"Trace: {trace_id}{f' in {arguments.trace}' if arguments.trace else ''}", file=sys.stderr)
+    return status
+
+
+def _play(play: Play, stage: Stage) -> int:
+    try:
+        result = asyncio.run(_as_coroutine(play, stage))
+    except NotFoundError as error:
+        print(f"Not found: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        sys.stderr.flush()
+        if stage.handlers:
+            _show_last(stage)
+    print(as_text(result), flush=True)
+    return 0
+
+
+async def _as_coroutine(play: Play, stage: Stage) -> Any:
+    return await play(stage)
+
+
+def _show_last(stage: Stage) -> None:
+    last = stage.handlers[-1]
+    if getattr(stage.arguments, "verbose", False):
+        show_waterfall(last.record, sys.stderr)
+    if drawing := getattr(stage.arguments, "draw", None):
+        _draw(last, drawing)
+        print(f"Drawn: {drawing}", file=sys.stderr)
+
+
+def _draw(handler: WorkflowHandler[Any], file: Path) -> None:
+    draw = {".svg": draw_most_recent_execution_svg, ".mmd": draw_most_recent_execution_mermaid}.get(
+        file.suffix, draw_most_recent_execution
+    )
+    draw(handler, str(file))
+
+
+def as_text(result: Any) -> str:
+    """Return a result for a reader: a text as it is, anything else as JSON."""
+    match result:
+        case str():
+            return result
+        case StopEvent() if type(result) is StopEvent:
+            return as_text(result.result)
+        case BaseModel():
+            return str(result) if type(result).__str__ is not BaseModel.__str__ else result.model_dump_json(indent=1)
+        case _:
+            return json.dumps(result, indent=1, default=str)
+
+
+def _arguments(
+    doc: str | None, question: str | None, argv: Sequence[str] | None, flags: Callable[[argparse.ArgumentParser], None] | None
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    if question is not None:
+        parser.add_argument("question", nargs="?", default=question, help=f"default: {question}".replace("%", "%%"))
+    parser.add_argument("--model", metavar="NAME", help="a model of the server in the environment; `scripted` for the one offline")
+    parser.add_argument("--data", type=Path, default=CORPUS, metavar="DIR", help="data in place of that of the examples")
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="draw the last run: .html, .svg or .mmd")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="write the trace as OTLP-JSON lines")
+    parser.add_argument("--metrics-port", type=int, metavar="N", help="serve Prometheus metrics until the input ends")
+    parser.add_argument("--verbose", action="store_true", help="tell each step as it happens, and where the time went")
+    if flags is not None:
+        flags(parser)
+    return parser.parse_args(argv)
+
+
+def _start_tracing(file: Path | None) -> None:
+    """Send traces where the flags or the environment say; else there are trace ids, and nothing is sent."""
+    if file is not None or any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ):
+        telemetry.setup(trace_file=file)
+    elif isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        trace.set_tracer_provider(TracerProvider())
+
+
+def _serve_metrics(port: int | None) -> bool:
+    if port is None:
+        return False
+    from prometheus_client import start_http_server
+
+    start_http_server(port, addr="127.0.0.1")
+    return True
+
+
+def _wait_for_reader(port: int) -> None:
+    print(f"Metrics: http://127.0.0.1:{port}/metrics until Ctrl-D", file=sys.stderr, flush=True)
+    try:
+        sys.stdin.read()
+    except KeyboardInterrupt:
+        return
