@@ -492,6 +492,12 @@ def test_the_same_inputs_give_the_same_state_and_the_same_commands(graph: Graph,
     assert picture(again) == picture(run.state)
 
 
+def test_equal_sets_are_saved_alike_whatever_order_they_have() -> None:
+    first, second = {0, 8}, {8, 0}
+    assert list(first) != list(second)
+    assert dump_input(st.Remember(1, "once", first), save) == dump_input(st.Remember(1, "once", second), save)
+
+
 @settings(max_examples=100)
 @given(graphs(), slots_of_steps, hyp.data())
 def test_a_state_saved_anywhere_and_loaded_goes_on_as_if_nothing_had_happened(

@@ -181,9 +181,7 @@ def _show_last(stage: Stage) -> None:
 
 
 def _draw(handler: WorkflowHandler[Any], file: Path) -> None:
-    draw = {".svg": draw_most_recent_execution_svg, ".mmd": draw_most_recent_execution_mermaid}.get(
-        file.suffix, draw_most_recent_execution
-    )
+    draw = {".svg": draw_most_recent_execution_svg, ".mmd": draw_most_recent_execution_mermaid}.get(file.suffix, draw_most_recent_execution)
     draw(handler, str(file))
 
 

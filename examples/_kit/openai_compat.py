@@ -12,6 +12,11 @@ from .messages import Asked, Message, Reply, ToolCall, Wanted
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+
+class StreamCutError(ConnectionError):
+    """A stream ended before the model said that its answer is whole."""
+
+
 PROMPT_HEADER = "x-prompt-name"  # which prompt it is; servers ignore it, but for the scripted one
 
 
@@ -105,7 +110,7 @@ class _Parts:
     def __init__(self, model: str) -> None:
         self._text: list[str] = []
         self._calls: dict[int, ToolCall] = {}
-        self._reply = Reply(Message(role="assistant"), model)
+        self._reply = Reply(Message(role="assistant"), model, finish_reason="")
 
     def take(self, chunk: Any) -> str:
         """Return the text in a chunk, which may be none."""
@@ -127,5 +132,9 @@ class _Parts:
         return text
 
     def reply(self) -> Reply:
-        self._reply.message = Message(role="assistant", content="".join(self._text), tool_calls=[self._calls[at] for at in sorted(self._calls)])
+        if not self._reply.finish_reason:
+            raise StreamCutError(f"the stream of {self._reply.model} ended in the middle of its answer")
+        self._reply.message = Message(
+            role="assistant", content="".join(self._text), tool_calls=[self._calls[at] for at in sorted(self._calls)]
+        )
         return self._reply

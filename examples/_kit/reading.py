@@ -53,7 +53,7 @@ def sentences(text: str) -> list[str]:
 
 def stem(word: str) -> str:
     """Return a word without its ending, roughly: `lamps` and `lamp`, `founded` and `founding` are the same."""
-    for ending in ("ing", "ies", "ed", "es", "s", "e", "y"):
+    for ending in ("ings", "ing", "ies", "ers", "er", "ors", "or", "ed", "es", "s", "e", "y"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)]
     return word
@@ -102,7 +102,9 @@ def best_sentence(question: str, passages: Sequence[Part | str], least: float = 
 
 def _fits(question: str, sentence: str) -> float:
     asked = question.lower()
-    if re.search(r"\b(when|how (many|much|long|high|old|far|often)|which year|what year|price|cost)\b", asked):
+    if re.search(r"\b(how much|price|fee|cost)\b", asked):
+        return 0.25 if re.search(r"\bcosts?\b.*\d", sentence) else 0.1 if re.search(r"\d", sentence) else 0.0
+    if re.search(r"\b(when|how (many|long|high|old|far|often)|which year|what year)\b", asked):
         return 0.2 if re.search(r"\d", sentence) else 0.0
     if re.search(r"\bwho(se|m)?\b", asked):
         names = re.findall(r"(?<=\w )[A-Z][a-z]+", sentence)

@@ -16,10 +16,99 @@ from typing import Any, Protocol
 
 DIMENSIONS = 512
 STOP_WORDS = frozenset(
-    "a about after all also an and any are as at be been before but by can did do does each for from had has have he her his how i if in "
-    "into is it its many me more most much no not of on one only or other our out over per she should so some than that the their them "
-    "then there these they this to under up us was we were what when where which who whom whose why will with would you your please tell "
-    "give".split()
+    [
+        "a",
+        "about",
+        "after",
+        "all",
+        "also",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "before",
+        "but",
+        "by",
+        "can",
+        "did",
+        "do",
+        "does",
+        "each",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "he",
+        "her",
+        "his",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "many",
+        "me",
+        "more",
+        "most",
+        "much",
+        "no",
+        "not",
+        "of",
+        "on",
+        "one",
+        "only",
+        "or",
+        "other",
+        "our",
+        "out",
+        "over",
+        "per",
+        "she",
+        "should",
+        "so",
+        "some",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "to",
+        "under",
+        "up",
+        "us",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "why",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+        "please",
+        "tell",
+        "give",
+    ]
 )
 
 
@@ -58,9 +147,8 @@ def read_folder(folder: str | Path, *, size: int = 160, overlap: int = 0) -> lis
 
 def read_file(path: str | Path, *, size: int = 160, overlap: int = 0) -> list[Chunk]:
     path = Path(path)
-    pieces = [
-        (title, piece) for title, text in _sections(path.read_text(encoding="utf-8")) for piece in split_text(text, size=size, overlap=overlap)
-    ]
+    sections = _sections(path.read_text(encoding="utf-8"))
+    pieces = [(title, piece) for title, text in sections for piece in split_text(text, size=size, overlap=overlap)]
     return [Chunk(f"{path.name}#{number}", path.name, title, piece) for number, (title, piece) in enumerate(pieces, start=1)]
 
 
@@ -104,7 +192,8 @@ class WordIndex:
     def __init__(self, chunks: Iterable[Chunk], connection: sqlite3.Connection | None = None) -> None:
         # Steps that are plain functions run in threads of their own; SQLite itself serializes them.
         self._db = connection or sqlite3.connect(":memory:", check_same_thread=False)
-        self._db.execute("CREATE VIRTUAL TABLE IF NOT EXISTS chunks USING fts5(id UNINDEXED, source UNINDEXED, title, text, tokenize='porter')")
+        columns = "id UNINDEXED, source UNINDEXED, title, text, tokenize='porter'"
+        self._db.execute(f"CREATE VIRTUAL TABLE IF NOT EXISTS chunks USING fts5({columns})")
         self._db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?)", [(c.id, c.source, c.title, c.text) for c in chunks])
         self._db.commit()
 

@@ -29,5 +29,3 @@ class LocalSearch:
         await asyncio.sleep(self._pause)
         hits = self._index.search(query, top)
         return [Page(hit.chunk.title, f"https://web.example/{hit.chunk.source.removesuffix('.md')}", hit.chunk.text) for hit in hits]
-
-

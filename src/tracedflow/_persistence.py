@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from ._snapshot import imported_event
 from .context import BaseSerializer, JsonSerializer
+from .context.serializers import check_serializer
 from .context.state_store import DictState, InMemoryStateStore, StateStore, most_derived
 from .events import BUILT_IN_EVENTS
 
@@ -24,6 +25,11 @@ class Persistent:
     if TYPE_CHECKING:
 
         def _checked_graph(self) -> Graph: ...
+
+    @property
+    def serializer(self) -> BaseSerializer:
+        """What `ctx.to_dict()` saves values with: the one given, else JSON, which knows the types in the annotations."""
+        return self._own_serializer or self._serializer()
 
     def _state_type(self) -> type[BaseModel]:
         kinds = [c.context_state_type for c in self._checked_graph().steps.values() if c.context_state_type is not None]
@@ -41,6 +47,8 @@ class Persistent:
 
         JSON loads, of all classes, only those that the annotations name and event classes that are imported already.
         """
+        if given is not None:
+            check_serializer(given)
         chosen = given or self._own_serializer or JsonSerializer()
         if not isinstance(chosen, JsonSerializer):
             return chosen

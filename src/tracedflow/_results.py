@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import StepResultError, WorkflowRuntimeError
@@ -64,14 +65,39 @@ def _check_declared(scope: StepScope, event: Event, result: object) -> None:
     scope.runner.warn_once(f"{text}; add it to the return annotation")
 
 
-def check_wait(event_type: object, question: object, timeout: object) -> None:
+def check_collect(scope: StepScope, event: object, expected: object, buffer: object) -> None:
+    """Refuse what `collect_events` cannot collect; a set that the buffer knows was checked when it came."""
+    where = f"collect_events() in step `{scope.call.step}`"
+    if not isinstance(event, Event):
+        raise WorkflowRuntimeError(f"{where} takes an event, not {_kind(event)}")
+    if not isinstance(buffer, str):
+        raise WorkflowRuntimeError(f"{where} takes a string as buffer_id, not {buffer!r}")
+    known = scope.runner.state.buffers.get((scope.call.step, buffer))
+    if known is not None and (known.expected is expected or known.expected == expected):
+        return
+    if isinstance(expected, str) or not isinstance(expected, Sequence):
+        raise WorkflowRuntimeError(f"{where} takes a list of event classes as expected, not {expected!r}")
+    for kind in cast("Sequence[object]", expected):
+        if not _is_event_class(kind):
+            raise WorkflowRuntimeError(f"{where} takes event classes in expected, not {kind!r}")
+
+
+def check_wait(event_type: object, question: object, waiter_id: object, requirements: object, timeout: object) -> None:
     """Refuse what `wait_for_event` cannot wait for."""
-    if not (isinstance(event_type, type) and issubclass(event_type, Event)):
+    if not _is_event_class(event_type):
         raise WorkflowRuntimeError(f"wait_for_event() takes an event class, not {event_type!r}")
     if question is not None and not isinstance(question, Event):
         raise WorkflowRuntimeError(f"wait_for_event() takes an event as waiter_event, not {type(question).__name__}")
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+    if waiter_id is not None and not isinstance(waiter_id, str):
+        raise WorkflowRuntimeError(f"wait_for_event() takes a string as waiter_id, not {waiter_id!r}")
+    if not isinstance(requirements, dict) or not all(isinstance(name, str) for name in cast("dict[object, Any]", requirements)):
+        raise WorkflowRuntimeError(f"wait_for_event() takes a dict of attribute names and values as requirements, not {requirements!r}")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or isnan(timeout)):
         raise WorkflowRuntimeError(f"wait_for_event() takes seconds, or None, as timeout, not {timeout!r}")
+
+
+def _is_event_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Event)
 
 
 def _kind(value: object) -> str:

@@ -15,10 +15,10 @@ from . import _watchdog
 from ._bridge import on_loop
 from ._parking import Parking
 from ._permits import acquire
-from ._results import NOTHING_YET, check_wait
+from ._results import NOTHING_YET, check_collect, check_wait
 from .context import Context
 from .decorators import StepConfig
-from .errors import StepCancelledError, StepResultError, WorkflowRuntimeError
+from .errors import StepCancelledError, StepResultError
 from .events import Event
 from .middleware import AttemptCall, Cause, StepCall, StepResult, WaitEnded, WaitStarted
 from .outcomes import error_type, outcome_of_step
@@ -216,7 +216,7 @@ class StepScope:
         self, event_type: type[Event], question: Event | None, waiter_id: str | None, requirements: dict[str, Any], timeout: float | None
     ) -> Event:
         """Park until an event answers; see `Context.wait_for_event`."""
-        check_wait(event_type, question, timeout)
+        check_wait(event_type, question, waiter_id, requirements, timeout)
         key = self._key("wait", waiter_id)
         known, answer = self.recall(key)
         if known and answer is None:  # before a resume
@@ -332,12 +332,11 @@ class StepScope:
         """Keep an answer over retries and resumes."""
         self.runner.apply(st.Remember(self.execution.id, key, value))
 
-    def collect(self, event: object, expected: Sequence[type[Event]], buffer: str) -> list[Event] | None:
+    def collect(self, event: Event, expected: Sequence[type[Event]], buffer: str) -> list[Event] | None:
         """Add an event to a join; see `Context.collect_events`."""
+        check_collect(self, event, expected, buffer)
         if not expected:
             return []
-        if not isinstance(event, Event):
-            raise WorkflowRuntimeError(f"collect_events() in step `{self.call.step}` takes an event, not {type(event).__name__}")
         key = self._key(f"collect:{buffer}", None)
         known, answer = self.recall(key)
         if not known:

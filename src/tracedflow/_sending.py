@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from . import _state as st
 from ._bridge import on_loop
@@ -33,6 +33,8 @@ def _check_send(runner: Runner, event: object, target: str | None) -> None:
         raise WorkflowDone(f"Run {runner.run_id} of {runner.call.workflow} is over; {type(event).__name__} cannot be sent to it any more")
     if target is None:
         return
+    if not isinstance(cast("object", target), str):
+        raise WorkflowRuntimeError(f"send_event() takes the name of a step as step, not {target!r}")
     step = runner.graph.steps.get(target)
     if step is None:
         known = ", ".join(sorted(runner.graph.steps))

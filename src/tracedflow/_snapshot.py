@@ -226,6 +226,8 @@ class _Saver:
 
     def _items(self, value: Any, path: str) -> dict[str, Any]:
         tag = type(value).__name__
+        if tag == "set":  # its order follows from what it has been through: one state is saved in one way
+            value = sorted(value, key=lambda item: type_name(item) if _is_event_class(item) else repr(item))
         kinds: list[type[Any]] = [item for item in value if _is_event_class(item)]
         if kinds and len(kinds) == len(value):  # what a join expects: often one class 10,000 times
             runs = [[type_name(kind), len(list(run))] for kind, run in groupby(kinds)]

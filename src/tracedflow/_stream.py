@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 from .errors import StreamOffsetError
 from .events import Event, InternalDispatchEvent, StopEvent
@@ -127,8 +128,8 @@ class EventStream(AsyncIterator[Event]):
     def __init__(
         self, log: EventLog, offset: int | None, *, expose_internal: bool = False, first: Iterable[InternalDispatchEvent] = ()
     ) -> None:
-        if offset is not None and offset < 0:
-            raise ValueError(f"offset={offset} must be 0 or more")
+        if offset is not None and (isinstance(offset, bool) or not isinstance(cast("object", offset), int) or offset < 0):
+            raise ValueError(f"offset={offset!r} must be an integer, 0 or more")
         self._log = log
         self._cursor = log.attach(offset, expose_internal=expose_internal, first=first)
 

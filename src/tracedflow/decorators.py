@@ -308,7 +308,8 @@ def _apply_options(config: StepConfig, options: Mapping[str, Any]) -> None:
     limit = options.get("limit")
     if limit is not None and not callable(getattr(limit, "request", None)):
         raise config.problem(f"has limit={limit!r}; it must be a Limit, or have its methods")
-    skipped, measures = options.get("skip_graph_checks"), options.get("measures", ())
+    skipped: Any = options.get("skip_graph_checks")
+    measures: object = options.get("measures", ())
     if (wrong := wrong_check(skipped)) is not None:
         raise config.problem(f"has skip_graph_checks={wrong!r}; it must be a list of {', '.join(GRAPH_CHECKS)}")
     if isinstance(measures, str) or not isinstance(measures, Iterable):
@@ -320,7 +321,7 @@ def _apply_options(config: StepConfig, options: Mapping[str, Any]) -> None:
     config.own_task = bool(options.get("own_task", False))
     config.skip_graph_checks = tuple(skipped or ())
     config.accept_event_subclasses = bool(options.get("accept_event_subclasses", False))
-    config.measures = tuple(measures)
+    config.measures = tuple(cast("Iterable[str]", measures))
 
 
 def _refuse_stray(config: StepConfig) -> None:

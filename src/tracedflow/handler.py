@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import reprlib
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, cast
 
+from ._checks import check_seconds
 from ._notebook import Drawn
 from ._sending import send
 from .errors import WorkflowCancelledByUser
@@ -31,6 +33,7 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
         self._runner = runner
         self._stop_event: StopEvent | None = None
         self._was_awaited = False
+        self._has_result = False
 
     @property
     def run_id(self) -> str:
@@ -60,7 +63,7 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
         """Whether the run is over."""
         return self.done()
 
-    def stream_events(self, *, expose_internal: bool = False, offset: int | None = None) -> EventStream:
+    def stream_events(self, expose_internal: bool = False, *, offset: int | None = None) -> EventStream:
         """Return a reader of what the run writes to its stream; it ends with the run, whatever way that ends.
 
         The last event is the StopEvent, or tells of a failure, timeout or cancellation; awaiting the handler raises
@@ -94,6 +97,7 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
 
     async def cancel_run(self, *, timeout: float = 5.0) -> None:
         """End the run: awaiting it raises `WorkflowCancelledByUser`. Returns when it has ended, or after `timeout` seconds."""
+        check_seconds("timeout", timeout)
         if self.done():
             return
         self._runner.cancel("cancel_run() was called")
@@ -131,7 +135,8 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
 
     def __repr__(self) -> str:
         state = self._runner.state.status.replace("_", " ")
-        return f"<WorkflowHandler of {self._runner.call.workflow}, run {self.run_id}, {state}>"
+        result = f", result {reprlib.repr(self.result())}" if self._has_result else ""  # asking for an exception would mark it as seen
+        return f"<WorkflowHandler of {self._runner.call.workflow}, run {self.run_id}, {state}{result}>"
 
     __str__ = __repr__
 
@@ -142,6 +147,7 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
             return
         if error is None:
             self.set_result(cast("RunResultT", last.result if type(last) is StopEvent else last))
+            self._has_result = True
         elif isinstance(error, asyncio.CancelledError) or (hard and isinstance(error, WorkflowCancelledByUser)):
             super().cancel()
         else:

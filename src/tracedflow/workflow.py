@@ -6,17 +6,26 @@ import asyncio
 import inspect
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 
-from pydantic import ValidationError
-
 from . import _state as st
 from ._checkpoint import CheckpointCallback, forked
-from ._checks import check_count, check_one_of, check_seconds, check_skipped
+from ._checks import (
+    check_all,
+    check_argument,
+    check_callable,
+    check_count,
+    check_grace,
+    check_name,
+    check_one_of,
+    check_seconds,
+    check_skipped,
+    checked_start_event,
+    checked_step,
+)
 from ._config import check_layer, layers_for
 from ._dispatch import Dispatcher
 from ._graph import Graph
@@ -33,7 +42,7 @@ from ._threads import run_in_own_loop
 from .clock import active as active_clock
 from .context import BaseSerializer, Context, current_scope
 from .decorators import StepConfig, StepFunction, config_of
-from .errors import ContextStateError, WorkflowRuntimeError, WorkflowValidationError
+from .errors import ContextStateError, WorkflowConfigurationError, WorkflowRuntimeError, WorkflowStartError, WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
 from .handler import WorkflowHandler, launch
 from .limits import Limit
@@ -68,6 +77,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         verbose: print what happens, and a waterfall at the end, to stderr.
         resource_manager: what keeps the resources; None: the instance makes its own, and `aclose` closes it.
         num_concurrent_runs: how many runs of this instance may be live at once; others wait.
+        runtime: None: there is one engine. The argument keeps the place of those after it.
         workflow_name: the name in traces and metrics; the class's qualified name otherwise.
         skip_graph_checks: any of `"reachability"`, `"terminal_event"`, `"dead_end"`.
         serializer: how `ctx.to_dict()` saves values; by default JSON, which knows the types in the annotations.
@@ -87,7 +97,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
     if TYPE_CHECKING:  # pyright finds no descriptor in a protocol
 
         @classmethod
-        def add_step(cls, func: StepFunction, /) -> None:
+        def add_step(cls, func: StepFunction) -> None:
             """Attach a free function that is decorated with `@step`, to the class or to one instance."""
     else:
         add_step = _AddStep()
@@ -106,11 +116,12 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         disable_validation: bool = False,
         verbose: bool = False,
         resource_manager: ResourceManager | None = None,
-        *,
         num_concurrent_runs: int | None = None,
+        runtime: None = None,
         workflow_name: str | None = None,
         skip_graph_checks: Sequence[str] | None = None,
         serializer: BaseSerializer | None = None,
+        *,
         middleware: Sequence[Middleware] = (),
         telemetry: bool | None = None,
         on_stall: Literal["fail", "wait"] = "fail",
@@ -119,19 +130,21 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         keep_records: int | None = DEFAULT_KEPT,
         cancel_grace: float = DEFAULT_CANCEL_GRACE,
     ) -> None:
+        if cast("object", runtime) is not None:
+            raise WorkflowConfigurationError(f"runtime={runtime!r}: there is one engine; leave it out, and see middleware= for layers")
         self._timeout = check_seconds("timeout", timeout)
         self._disable_validation = disable_validation
         self._verbose = verbose
-        self._name = workflow_name
+        self._name = check_name("workflow_name", workflow_name)
         self._skipped = check_skipped(skip_graph_checks)
-        self._own_serializer = serializer
-        self._middleware = tuple(middleware)
+        self._own_serializer = check_argument("serializer", serializer, BaseSerializer)
+        self._middleware = check_all("middleware", middleware)
         self._telemetry = telemetry
         self._on_stall = check_one_of("on_stall", on_stall, ("fail", "wait"))
         self._max_queued = check_count("max_queued", max_queued)
         self._keep_events = check_count("keep_events", keep_events)
         self._keep_records = check_count("keep_records", keep_records)
-        self._cancel_grace = cancel_grace
+        self._cancel_grace = check_grace("cancel_grace", cancel_grace)
         self._own(resource_manager)
         runs = check_count("num_concurrent_runs", num_concurrent_runs)
         self._gate = None if runs is None else Limit(f"runs of {self.workflow_name}", concurrency=runs)
@@ -150,14 +163,14 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
     # --- declaration ---
 
     @classmethod
-    def _add_step_to_class(cls, func: StepFunction, /) -> None:
-        cls._own_steps[_checked_name(func, cls._class_steps(), cls.__qualname__)] = func
+    def _add_step_to_class(cls, func: StepFunction) -> None:
+        cls._own_steps[checked_step(func, cls._class_steps(), cls.__qualname__)] = func
         for owner in (cls, *_subclasses(cls)):
             owner._checked = {}
 
-    def _add_step_to_instance(self, func: StepFunction, /) -> None:
+    def _add_step_to_instance(self, func: StepFunction) -> None:
         self._ready()
-        name = _checked_name(func, {**self._class_steps(), **self._instance_steps}, self.workflow_name)
+        name = checked_step(func, {**self._class_steps(), **self._instance_steps}, self.workflow_name)
         self._instance_steps[name] = func
         self._graph = self._bound = None
 
@@ -274,6 +287,10 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         return self._checked_graph().stop_event
 
     @property
+    def runtime(self) -> None:
+        """None: there is one engine, and it cannot be exchanged."""
+
+    @property
     def events(self) -> list[type[Event]]:
         """Every event class that a step takes or returns."""
         return self._checked_graph().events
@@ -303,17 +320,20 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
             **kwargs: fields of the start event.
 
         Raises:
-            WorkflowRuntimeError: no event loop runs, or the start event could not be made of the keywords.
+            WorkflowStartError: no event loop runs, or a live run has this id.
+            WorkflowRuntimeError: the start event could not be made of the keywords.
+            ValueError: `start_event` is none.
             ContextStateError: the Context belongs to a live run.
-            RuntimeError: a live run has this id.
-            WorkflowValidationError: a configuration file that a step asks for is missing or wrong.
+            WorkflowValidationError: a configuration file that a step asks for is missing or wrong, or an argument is.
         """
         graph = self._checked_graph()
         loop = _running_loop(type(self).__qualname__)
-        options = options or RunOptions()
+        options = check_argument("options", options, RunOptions) or RunOptions()
+        check_name("run_id", run_id)
+        check_callable("checkpoint_callback", checkpoint_callback)
         context = self._context_for(ctx)
         saved = context._saved
-        event = saved.start_event if saved is not None else self._start_event(graph, start_event, kwargs)
+        event = saved.start_event if saved is not None else checked_start_event(start_event, graph.start_event, kwargs, self.workflow_name)
         outer = current_scope.get()
         parent = outer if outer is not None and options.parent is FROM_STEP and _is_live_on(outer, loop) else None
         clock = active_clock.get()
@@ -388,25 +408,11 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
 
         return run_in_own_loop(main)
 
-    def _start_event(self, graph: Graph, given: StartEvent | None, fields: Mapping[str, Any]) -> StartEvent:
-        if given is not None:
-            if not isinstance(cast("object", given), StartEvent):
-                raise ValueError(f"start_event must be a StartEvent, not {given!r} of type {type(given).__name__}")
-            if fields:
-                text = f"run() got a start_event and also the fields {', '.join(fields)}, which are ignored; put them into the event"
-                warnings.warn(text, UserWarning, stacklevel=3)
-            return given
-        try:
-            return graph.start_event(**fields)
-        except (ValidationError, TypeError) as error:
-            names = ", ".join(sorted(fields)) or "nothing"
-            raise WorkflowRuntimeError(
-                f"run() of {self.workflow_name} could not make its start event {graph.start_event.__name__} from {names}: {error}"
-            ) from error
-
     def _context_for(self, given: Context[Any] | None) -> Context[Any]:
         if given is None:
             return Context(self)
+        if not isinstance(cast("object", given), Context):
+            raise ContextStateError(f"run(ctx=) takes a Context, not {given!r}; make one with Context(workflow) or Context.from_dict")
         if given._scope is not None:
             raise ContextStateError("run(ctx=) got the Context of a step; give a new one, or none: the nested run has its own state")
         if given._runner is not None and not given._runner.is_over:
@@ -422,9 +428,8 @@ def _running_loop(name: str) -> asyncio.AbstractEventLoop:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        raise WorkflowRuntimeError(
-            f"{name}.run() needs a running event loop: call it in an `async def`, or use {name}(...).run_sync(...)"
-        ) from None
+        text = f"{name}.run() needs a running event loop: call it in an `async def`, or use {name}(...).run_sync(...)"
+        raise WorkflowStartError(text) from None
 
 
 def _place_of(cls: type) -> str:
@@ -432,18 +437,6 @@ def _place_of(cls: type) -> str:
         return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
     except (OSError, TypeError):  # defined in a console
         return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
-
-
-def _checked_name(func: StepFunction, existing: Mapping[str, StepFunction], owner: str) -> str:
-    config = config_of(func)
-    name = getattr(func, "__name__", repr(func))
-    if config is None:
-        raise WorkflowValidationError(f"`{name}` is not a step of {owner}: decorate it with @step first")
-    if name in existing:
-        other = config_of(existing[name])
-        place = other.place if other else "elsewhere"
-        raise WorkflowValidationError(f"{owner} has a step `{name}` already ({place}); `{name}` at {config.place} needs another name")
-    return name
 
 
 def _subclasses(cls: type[Workflow[Any]]) -> list[type[Workflow[Any]]]:

@@ -19,6 +19,7 @@ from .._state import FORMAT
 from ..errors import ContextSerdeError, ContextStateError
 from ..events import Event
 from ._sync import SyncContext
+from .serializers import check_serializer
 from .state_store import DictState, StateStore
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ class Context(Generic[StateT]):
     def __init__(
         self, workflow: Workflow[Any], previous_context: Mapping[str, Any] | None = None, serializer: BaseSerializer | None = None
     ) -> None:
+        if isinstance(workflow, type) or not hasattr(workflow, "_new_store"):
+            raise ContextStateError(f"Context(workflow) takes an instance of a workflow, not {workflow!r}")
+        if serializer is not None:
+            check_serializer(serializer)
         self._workflow = workflow
         self._serializer = serializer
         self._runner: Runner | None = None
@@ -186,7 +191,7 @@ class Context(Generic[StateT]):
 
     # --- outside steps ---
 
-    def stream_events(self, *, expose_internal: bool = False) -> AsyncIterator[Event]:
+    def stream_events(self, expose_internal: bool = False) -> AsyncIterator[Event]:
         """Return a reader of the run's stream, as `handler.stream_events` does."""
         return self._live("stream_events").stream(None, expose_internal=expose_internal)
 
@@ -306,10 +311,28 @@ class Context(Generic[StateT]):
         warnings.warn("ctx.get is deprecated; use ctx.store.get", DeprecationWarning, stacklevel=2)
         return self.store.get(key) if default is _MISSING else self.store.get(key, default)
 
-    def set(self, key: str, value: Any) -> Awaitable[None]:
-        """Set a value of the store. Deprecated: use `await ctx.store.set(key, value)`."""
+    def set(self, key: str, value: Any, make_private: bool = False) -> Awaitable[None]:
+        """Set a value of the store. Deprecated: use `await ctx.store.set(key, value)`. `make_private` has no effect."""
         warnings.warn("ctx.set is deprecated; use ctx.store.set", DeprecationWarning, stacklevel=2)
         return self.store.set(key, value)
+
+    def get_result(self) -> Any:
+        """Return the result of a run that is over, or raise what it failed with. Deprecated: await the handler.
+
+        Raises:
+            ContextStateError: the run is not over.
+        """
+        warnings.warn("ctx.get_result is deprecated; await the handler", DeprecationWarning, stacklevel=2)
+        handler = self._live("get_result").handler
+        if not handler.done():
+            raise ContextStateError("ctx.get_result was called before the run was over; await the handler")
+        return handler.result()
+
+    @property
+    def streaming_queue(self) -> StreamQueue:
+        """The stream, as something with `get`. Deprecated: use `handler.stream_events()`."""
+        warnings.warn("ctx.streaming_queue is deprecated; use handler.stream_events", DeprecationWarning, stacklevel=2)
+        return StreamQueue(self.stream_events())
 
     # --- which face this is ---
 
@@ -331,6 +354,17 @@ class Context(Generic[StateT]):
         if asynchronous and scope.in_thread:
             raise ContextStateError(f"ctx.{member} must be awaited and this step is a plain function; use ctx.sync.{member}")
         return scope
+
+
+class StreamQueue:
+    """A reader of a stream, for programs that ask for one event at a time."""
+
+    def __init__(self, stream: AsyncIterator[Event]) -> None:
+        self._stream = stream
+
+    async def get(self) -> Event:
+        """Return the next event; after the last one it raises `StopAsyncIteration`."""
+        return await anext(self._stream)
 
 
 class _Expecting:

@@ -50,6 +50,17 @@ class BaseSerializer(ABC):
         return _named(self.deserialize, value, f"{path} cannot be loaded by {type(self).__qualname__}")
 
 
+def check_serializer(given: object) -> None:
+    """Refuse what is no serializer.
+
+    Raises:
+        ContextSerdeError: it is not an instance of a `BaseSerializer`.
+    """
+    if not isinstance(given, BaseSerializer):
+        hint = f"write {given.__name__}()" if isinstance(given, type) else "subclass BaseSerializer"
+        raise ContextSerdeError(f"serializer={given!r} must be an instance of a serializer: {hint}")
+
+
 class JsonSerializer(BaseSerializer):
     """JSON with tags for what JSON lacks. Imports nothing that data names: classes come from `allowed_types` only.
 

@@ -42,7 +42,7 @@ class StateStore(Protocol[StateT]):
         """Return a copy of the whole state."""
         ...
 
-    async def set_state(self, state: StateT, /) -> None:
+    async def set_state(self, state: StateT) -> None:
         """Replace the state, or merge an instance of a parent class into it."""
         ...
 
@@ -64,6 +64,11 @@ class StateStore(Protocol[StateT]):
 
     def to_dict(self, serializer: BaseSerializer) -> dict[str, Any]:
         """Return the state as data for JSON."""
+        ...
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], serializer: BaseSerializer) -> StateStore[Any]:
+        """Return a store with what `to_dict` saved."""
         ...
 
 
@@ -92,7 +97,7 @@ class InMemoryStateStore(Generic[StateT]):
         with self._walking:
             return isolated(self._state)
 
-    async def set_state(self, state: StateT, /) -> None:
+    async def set_state(self, state: StateT) -> None:
         """Replace the state by one of the same class, or merge the fields of an instance of a parent class into it.
 
         Raises:
