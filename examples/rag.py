@@ -92,7 +92,9 @@ class RAGWorkflow(Workflow):
         query, scores = await ctx.store.get("query"), dict.fromkeys(range(len(ev.nodes)), 0)
         for first in range(0, len(ev.nodes), BATCH):
             prompt = RERANK.format(passages=numbered(ev.nodes[first : first + BATCH]), question=query)
-            for number, score in re.findall(r"Doc: *(\d+), *Relevance: *(\d+)", await self.model.complete(prompt, prompt_name="rag.rerank")):
+            for number, score in re.findall(
+                r"Doc: *(\d+), *Relevance: *(\d+)", await self.model.complete(prompt, prompt_name="rag.rerank")
+            ):
                 if 0 <= (at := first + int(number) - 1) < len(ev.nodes):  # a model may name a passage that there is not
                     scores[at] = int(score)
         best = sorted((at for at, score in scores.items() if score > 0), key=lambda at: -scores[at])

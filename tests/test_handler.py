@@ -458,7 +458,7 @@ async def test_its_text_names_workflow_run_and_state() -> None:
     assert repr(handler) == f"<WorkflowHandler of Gated, run {handler.run_id}, running>"
     flow.gate.set()
     await handler
-    assert str(handler) == f"<WorkflowHandler of Gated, run {handler.run_id}, completed>"
+    assert str(handler) == f"<WorkflowHandler of Gated, run {handler.run_id}, completed, result 'through'>"
     failed = Broken(LookupError("gone")).run(run_id="r1")
     await failed.stop_event_result()
     assert repr(failed) == "<WorkflowHandler of Broken, run r1, failed>"

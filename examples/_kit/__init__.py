@@ -23,7 +23,7 @@ cli.py
 corpus/ (`stage.data`)
     handbook/*.md, web/*.md, budgets/YEAR.md (2020 is missing), tables/*.csv, tables.sql, crew.json, register.txt, story.json
 retrieve.py
-    `Chunk(id, source, title, text)`            frozen dataclass; `as_dict`/`Chunk(**d)`; `id` is stable ("harbour.md#2")
+    `Chunk(id, source, title, text)`            frozen dataclass; `.as_dict()`, `Chunk(**d)`; `id` is as "harbour.md#2"
     `read_folder(path)`, `split_text(text, size=, overlap=)`   chunks of Markdown files by section; pieces of words by sentence
     `WordIndex(chunks)`, `VectorIndex(chunks)`, `HybridIndex(chunks)`   `.search(query, top=) -> list[Hit(chunk, score)]`
     `HybridIndex.save(path)`, `.load(path)`     one SQLite file
@@ -32,7 +32,11 @@ search.py   `LocalSearch(folder)`, `await .search(query, top=) -> list[Page(titl
 sql.py      `load_tables(path, data)`, `Database(path)`: `.schema()`, `.sample(table)`, `.query(sql) -> Rows(columns, rows)`; `SqlError`
 sandbox.py  `Sandbox()`: `await .run(code) -> Ran(output, value, error)`, `await .close()`; state is kept between snippets
 tools.py    `Tool(function)`: `.name`, `.description`, `.schema`, `.spec`, `await .call(json_text)`; `ToolError`; `tool_named`
-reading.py  for rules only: `tagged`, `all_tagged`, `sentences`, `content_words`, `best_sentence`, `overlap`, `numbers`
+reading.py  for rules only: `tagged`, `all_tagged`, `sentences`, `content_words`, `best_sentence`, `overlap`, `numbers`, `facts_asked`
 scripted_server.py   `ScriptedServer(faults=[...])`: the same rules behind a loopback OpenAI-style server; `with ... as server: server.url`
 screen.py   `heading`, `show_waterfall`
+
+A new example needs three more files: its rules in `_kit/scripts/<name>.py`, what it is asked and how the answer is known in
+`tests/examples/cases/<name>.py` (rules for all examples are in `tests/examples/test_every_example.py`), and what holds for it
+alone in `tests/examples/test_<name>.py`. `examples/rag.py` and its three are the pattern.
 """

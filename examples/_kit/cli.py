@@ -34,7 +34,6 @@ from tracedflow.drawing import draw_most_recent_execution_mermaid, draw_most_rec
 from tracedflow.events import StepState, StepStateChanged
 
 from .model import Model, choose_model, introduce
-from .screen import show_waterfall
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -65,7 +64,7 @@ class Stage:
         """
         handler = workflow.run(**start)
         self.handlers.append(handler)
-        shown = _Progress()
+        shown = _Progress(getattr(self.arguments, "verbose", False))
         async for event in handler.stream_events(expose_internal=True):
             shown.tell(event)
             if answer is not None and isinstance(event, InputRequiredEvent):
@@ -79,17 +78,19 @@ Play = Callable[[Stage], Awaitable[Any]]
 class _Progress:
     """A line on stderr for each step that ended and each event of the stream; text that comes in pieces stays on one line."""
 
-    def __init__(self) -> None:
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose  # then the engine's own lines tell of the steps
         self._began = time.perf_counter()
         self._within = False
 
     def tell(self, event: Event) -> None:
-        if isinstance(piece := event.get("delta", None), str):
+        if isinstance(piece := _values(event).get("delta"), str):
             print(piece, end="", file=sys.stderr, flush=True)
             self._within = True
         elif isinstance(event, StepStateChanged):
-            if event.step_state is StepState.NOT_RUNNING and event.output_event_name is not None:
-                self._line(f"{event.name} -> {_short(event.output_event_name)}")
+            made = _short(event.output_event_name or "")
+            if event.step_state is StepState.NOT_RUNNING and made not in ("", "NoneType") and not self._verbose:
+                self._line(f"{event.name} -> {made}")
         elif not isinstance(event, StopEvent) and not type(event).__module__.startswith("tracedflow"):
             self._line(f"{type(event).__name__}({_fields(event)})")
 
@@ -104,9 +105,14 @@ def _short(name: str) -> str:
     return name.removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
 
 
+def _values(event: Event) -> dict[str, Any]:
+    """Return what an event holds: declared fields and the others."""
+    return {name: getattr(event, name) for name in type(event).model_fields} | dict(event.items())
+
+
 def _fields(event: Event, longest: int = 60) -> str:
     shown = []
-    for name, value in event.items():
+    for name, value in _values(event).items():
         text = f"{len(value)} items" if isinstance(value, list | tuple | dict) else str(value).replace("\n", " ")
         shown.append(f"{name}={text if len(text) <= longest else text[: longest - 3] + '...'}")
     return ", ".join(shown)
@@ -173,8 +179,6 @@ async def _as_coroutine(play: Play, stage: Stage) -> Any:
 
 def _show_last(stage: Stage) -> None:
     last = stage.handlers[-1]
-    if getattr(stage.arguments, "verbose", False):
-        show_waterfall(last.record, sys.stderr)
     if drawing := getattr(stage.arguments, "draw", None):
         _draw(last, drawing)
         print(f"Drawn: {drawing}", file=sys.stderr)
