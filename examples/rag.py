@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -67,7 +68,7 @@ class Answer(BaseModel):
 
 
 class RAGWorkflow(Workflow):
-    def __init__(self, model: Model, **options: float) -> None:
+    def __init__(self, model: Model, **options: Any) -> None:
         super().__init__(**options)
         self.model = model
 

@@ -37,6 +37,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_signature",
         "decorators",
         "_checks",
+        "_problems",
         "_graph",
         "representation",
     ),

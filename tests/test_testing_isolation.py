@@ -49,6 +49,10 @@ class Note(Event):
     text: str = ""
 
 
+class Letter(Event):
+    pages: int
+
+
 class Question(InputRequiredEvent):
     text: str = ""
 
@@ -272,8 +276,12 @@ class Joins(Workflow):
         return None if bills is None else Paid(total=sum(bill.total for bill in bills))
 
     @step
-    async def both(self, bill: Bill, note: Note) -> Paid:
-        return Paid(total=bill.total)
+    async def letter(self, ev: Order) -> Letter:
+        return Letter(pages=ev.count)
+
+    @step
+    async def both(self, letter: Letter, note: Note) -> Paid:
+        return Paid(total=letter.pages)
 
 
 class Gathers(Workflow):
@@ -303,12 +311,12 @@ async def test_a_join_that_lacks_something_says_what() -> None:
 
 
 async def test_a_step_of_several_parameters_gets_one_event_for_each_in_any_order() -> None:
-    found = await run_step(Joins(), Joins.both, Note(), Bill(total=4))
+    found = await run_step(Joins(), Joins.both, Note(), Letter(pages=4))
     assert found.returned == Paid(total=4)
     with pytest.raises(TypeError, match="also takes Note as `note`; give one of each"):
-        await run_step(Joins(), "both", Bill(total=4))
+        await run_step(Joins(), "both", Letter(pages=4))
     with pytest.raises(TypeError, match="1 too many were given"):
-        await run_step(Joins(), "both", Bill(total=4), Note(), Note())
+        await run_step(Joins(), "both", Letter(pages=4), Note(), Note())
 
 
 async def test_a_step_that_takes_a_list_gets_all_of_them() -> None:

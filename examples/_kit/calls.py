@@ -27,6 +27,17 @@ class StructuredOutputError(Exception):
         self.answer = answer
 
 
+class ModelUnavailableError(ConnectionError):
+    """A model did not answer, and may do so later: it was not reached, is busy, or broke off. What retry policies wait for.
+
+    `status` is that of the HTTP answer, if there was one; `retry_after` the seconds it asks to wait, if it does.
+    """
+
+    def __init__(self, problem: str, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(problem)
+        self.status, self.retry_after = status, retry_after
+
+
 class NoSchemaSupportError(Exception):
     """A server does not take a JSON schema; a prompt has to ask for it."""
 

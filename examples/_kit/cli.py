@@ -33,8 +33,7 @@ from tracedflow import (
 from tracedflow.drawing import draw_most_recent_execution_mermaid, draw_most_recent_execution_svg
 from tracedflow.events import StepState, StepStateChanged
 
-from .model import Model, choose_model, introduce
-from .screen import show_waterfall
+from .model import Model, ModelUnavailableError, choose_model, introduce
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -63,9 +62,12 @@ class Stage:
             answer: gives the answer to each question that the run asks a person.
             start: what `workflow.run` takes: fields of the start event, `start_event`, `ctx`.
         """
-        handler = workflow.run(**start)
+        return await self.follow(workflow.run(**start), answer=answer)
+
+    async def follow(self, handler: WorkflowHandler[Any], *, answer: Answer | None = None) -> Any:
+        """Show a run that was started elsewhere, and return its result."""
         self.handlers.append(handler)
-        shown = _Progress()
+        shown = _Progress(getattr(self.arguments, "verbose", False))
         async for event in handler.stream_events(expose_internal=True):
             shown.tell(event)
             if answer is not None and isinstance(event, InputRequiredEvent):
@@ -79,17 +81,19 @@ Play = Callable[[Stage], Awaitable[Any]]
 class _Progress:
     """A line on stderr for each step that ended and each event of the stream; text that comes in pieces stays on one line."""
 
-    def __init__(self) -> None:
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose  # then the engine's own lines tell of the steps
         self._began = time.perf_counter()
         self._within = False
 
     def tell(self, event: Event) -> None:
-        if isinstance(piece := event.get("delta", None), str):
+        if isinstance(piece := _values(event).get("delta"), str):
             print(piece, end="", file=sys.stderr, flush=True)
             self._within = True
         elif isinstance(event, StepStateChanged):
-            if event.step_state is StepState.NOT_RUNNING and event.output_event_name is not None:
-                self._line(f"{event.name} -> {_short(event.output_event_name)}")
+            made = _short(event.output_event_name or "")
+            if event.step_state is StepState.NOT_RUNNING and made not in ("", "NoneType") and not self._verbose:
+                self._line(f"{event.name} -> {made}")
         elif not isinstance(event, StopEvent) and not type(event).__module__.startswith("tracedflow"):
             self._line(f"{type(event).__name__}({_fields(event)})")
 
@@ -104,9 +108,14 @@ def _short(name: str) -> str:
     return name.removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
 
 
+def _values(event: Event) -> dict[str, Any]:
+    """Return what an event holds: declared fields and the others."""
+    return {name: getattr(event, name) for name in type(event).model_fields} | dict(event.items())
+
+
 def _fields(event: Event, longest: int = 60) -> str:
     shown = []
-    for name, value in event.items():
+    for name, value in _values(event).items():
         text = f"{len(value)} items" if isinstance(value, list | tuple | dict) else str(value).replace("\n", " ")
         shown.append(f"{name}={text if len(text) <= longest else text[: longest - 3] + '...'}")
     return ", ".join(shown)
@@ -123,7 +132,9 @@ def run_example(
     *,
     flags: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> int:
-    """Run an example as its flags say; return the status of the process: 0, 2 for a wrong call, 3 if the answer was not found.
+    """Run an example as its flags say; return the status of the process.
+
+    It is 0, or 1 if the model did not answer, 2 for a wrong call, 3 if the answer is not in the data.
 
     Args:
         play: what the example does; what it returns is printed.
@@ -157,6 +168,9 @@ def _play(play: Play, stage: Stage) -> int:
     except NotFoundError as error:
         print(f"Not found: {error}", file=sys.stderr)
         return 3
+    except ModelUnavailableError as error:
+        print(f"No answer: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     finally:
@@ -173,8 +187,6 @@ async def _as_coroutine(play: Play, stage: Stage) -> Any:
 
 def _show_last(stage: Stage) -> None:
     last = stage.handlers[-1]
-    if getattr(stage.arguments, "verbose", False):
-        show_waterfall(last.record, sys.stderr)
     if drawing := getattr(stage.arguments, "draw", None):
         _draw(last, drawing)
         print(f"Drawn: {drawing}", file=sys.stderr)

@@ -29,7 +29,7 @@ def model_span(operation: str, provider: str, model: str, address: str | None = 
     try:
         yield span
     except Exception as error:
-        span.set_attribute("error.type", type(error).__qualname__)
+        span.set_attribute("error.type", str(getattr(error, "status", None) or type(error).__qualname__))
         span.set_status(Status(StatusCode.ERROR))
         raise
     finally:

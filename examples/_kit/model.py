@@ -14,7 +14,7 @@ from typing import Any, Protocol, TextIO, TypeVar
 
 from pydantic import BaseModel
 
-from .calls import StructuredOutputError
+from .calls import ModelUnavailableError, StructuredOutputError
 from .messages import Asked, Message, Prompt, ToolCall, assistant, call_of, system, tool_result, user
 from .openai_compat import OpenAICompatModel
 from .scripted import NoRuleError, Rule, ScriptedModel
@@ -23,6 +23,7 @@ __all__ = [
     "Asked",
     "Message",
     "Model",
+    "ModelUnavailableError",
     "NoRuleError",
     "OpenAICompatModel",
     "Prompt",

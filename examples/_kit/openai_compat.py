@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .calls import ModelCalls, NoSchemaSupportError
+from .calls import ModelCalls, ModelUnavailableError, NoSchemaSupportError
 from .messages import Asked, Message, Reply, ToolCall, Wanted
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-
-
-class StreamCutError(ConnectionError):
-    """A stream ended before the model said that its answer is whole."""
-
 
 PROMPT_HEADER = "x-prompt-name"  # which prompt it is; servers ignore it, but for the scripted one
 
@@ -38,7 +35,7 @@ class OpenAICompatModel(ModelCalls):
         return AsyncOpenAI(base_url=self._base_url, api_key=self._api_key, max_retries=0)
 
     async def _reply(self, asked: Asked, wanted: Wanted) -> AsyncIterator[str | Reply]:
-        async with self._client() as client:
+        async with self._client() as client, _named_errors(self.description):
             request = self._request(asked, wanted)
             if wanted.stream:
                 parts = _Parts(self.name)
@@ -75,10 +72,27 @@ class OpenAICompatModel(ModelCalls):
         return request
 
     async def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
-        async with self._client() as client:
+        async with self._client() as client, _named_errors(self.description):
             # As numbers: the client asks for base64 by default, which not every server knows.
             answer = await client.embeddings.create(model=self.name, input=list(texts), encoding_format="float")
         return [item.embedding for item in answer.data]
+
+
+@asynccontextmanager
+async def _named_errors(place: str) -> AsyncIterator[None]:
+    """Turn what a later attempt may mend into an error that does not need the package to be known."""
+    from openai import APIConnectionError, APIStatusError
+
+    try:
+        yield
+    except APIStatusError as error:
+        if error.status_code not in (408, 409, 429) and error.status_code < 500:
+            raise
+        seconds = error.response.headers.get("retry-after", "")
+        wait = float(seconds) if re.fullmatch(r"\d+(\.\d+)?", seconds) else None
+        raise ModelUnavailableError(f"{place} answered with status {error.status_code}", error.status_code, wait) from error
+    except APIConnectionError as error:
+        raise ModelUnavailableError(f"{place} cannot be reached, or broke off") from error
 
 
 def _on_the_wire(message: Message) -> dict[str, Any]:
@@ -133,7 +147,7 @@ class _Parts:
 
     def reply(self) -> Reply:
         if not self._reply.finish_reason:
-            raise StreamCutError(f"the stream of {self._reply.model} ended in the middle of its answer")
+            raise ModelUnavailableError(f"the stream of {self._reply.model} ended in the middle of its answer")
         self._reply.message = Message(
             role="assistant", content="".join(self._text), tool_calls=[self._calls[at] for at in sorted(self._calls)]
         )

@@ -59,10 +59,13 @@ def stem(word: str) -> str:
     return word
 
 
+_SAME = {"pric": "cost", "fee": "cost", "charg": "cost", "begin": "start", "establish": "found"}
+
+
 def content_words(text: str) -> list[str]:
     """Return the stems of the words that carry the meaning, in order, each once."""
     words = re.findall(r"\w+", re.sub(r"['’]s\b", "", text.lower()))
-    return list(dict.fromkeys(stem(word) for word in words if word not in STOP_WORDS))
+    return list(dict.fromkeys(_SAME.get(stem(word), stem(word)) for word in words if word not in STOP_WORDS))
 
 
 def numbers(text: str) -> list[float]:
@@ -110,3 +113,8 @@ def _fits(question: str, sentence: str) -> float:
         names = re.findall(r"(?<=\w )[A-Z][a-z]+", sentence)
         return 0.2 if any(name.lower() not in asked for name in names) else 0.0
     return 0.0
+
+
+def facts_asked(question: str) -> list[str]:
+    """Return the questions in a question: `When was it built, and who built it?` has two."""
+    return [part.strip() for part in re.split(r",? and (?=(?:who|when|where|what|which|how)\b)", question, flags=re.IGNORECASE)]

@@ -6,6 +6,7 @@ import io
 import json
 import resource
 import sys
+from typing import Any
 
 BUILTINS = [
     "abs",
@@ -62,15 +63,17 @@ BUILTINS = [
 LONGEST = 20_000  # letters of an output
 
 
-def run(code, names):
+def run(code: str, names: dict[str, Any]) -> dict[str, str]:
     """Run a program; return what it printed, its last expression, its error."""
     printed, value, error = io.StringIO(), "", ""
     try:
         tree = ast.parse(code)
-        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        last = tree.body[-1] if tree.body else None
         with contextlib.redirect_stdout(printed):
+            if isinstance(last, ast.Expr):
+                tree.body.pop()
             exec(compile(tree, "<program>", "exec"), names)
-            if last is not None:
+            if isinstance(last, ast.Expr):
                 found = eval(compile(ast.Expression(last.value), "<program>", "eval"), names)
                 value = "" if found is None else repr(found)
     except BaseException as caught:  # noqa: BLE001 - whatever the program raises is its answer
@@ -78,9 +81,9 @@ def run(code, names):
     return {"output": printed.getvalue()[:LONGEST], "value": value[:LONGEST], "error": error[:LONGEST]}
 
 
-def main():
+def main() -> None:
     first = json.loads(sys.stdin.readline())
-    trusted = {}
+    trusted: dict[str, Any] = {}
     exec(first["prelude"], trusted)
     library = __builtins__ if isinstance(__builtins__, dict) else vars(__builtins__)
     names = {name: value for name, value in trusted.items() if not name.startswith("__")}

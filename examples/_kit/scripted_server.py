@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Http
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the base class
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
         """Say nothing."""
 
     def do_POST(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import sqlite3
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +49,46 @@ def load_tables(path: str | Path, data: str | Path) -> Path:
     return path
 
 
+def load_records(path: str | Path, table: str, records: Sequence[Mapping[str, Any]]) -> Path:
+    """Make an SQLite file with one table of these records.
+
+    Keys become columns, whatever they are called; what a record lacks is NULL; lists and dicts become JSON text, for `json_each`.
+
+    Raises:
+        ValueError: there is no record, or no key.
+    """
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    if not columns:
+        raise ValueError("there are no records, so there is nothing to make a table of")
+    kinds = [_kind_of([record[column] for record in records if record.get(column) is not None]) for column in columns]
+    names = [_quoted(column) for column in columns]
+    rows = [[_as_value(record.get(column)) for column in columns] for record in records]
+    path = Path(path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"CREATE TABLE {_quoted(table)} ({', '.join(f'{n} {kind}' for n, kind in zip(names, kinds, strict=True))})")
+        db.executemany(f"INSERT INTO {_quoted(table)} VALUES ({', '.join('?' * len(columns))})", rows)
+    return path
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _kind_of(values: Sequence[Any]) -> str:
+    if values and all(isinstance(value, int) for value in values):
+        return "INTEGER"
+    return "REAL" if values and all(isinstance(value, int | float) for value in values) else "TEXT"
+
+
+def _as_value(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
 class Database:
     """A file of tables, opened for reading.
 
     Three guards: the file is read-only, an authorizer admits reads alone (a read-only file does not stop `ATTACH`), and a
-    statement ends after `seconds`.
+    statement ends after `seconds`. At most `most` rows are returned.
     """
 
     def __init__(self, path: str | Path, *, seconds: float = 1.0, most: int = 1000) -> None:
@@ -60,6 +97,7 @@ class Database:
         # A step that is a plain function runs in a thread of its own.
         self._db = sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
         self._tables = self._describe()
+        self._db.execute("SELECT * FROM json_each('[]')")  # declares its columns on first use, which the authorizer would refuse
         self._db.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY)
         self._db.set_progress_handler(lambda: time.monotonic() > self._until, _STEPS_BETWEEN_LOOKS)
 

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _live
-from ._graph import Graph, Problem
+from ._graph import Graph
+from ._problems import Problem
 from ._threads import run_in_own_loop
 from .errors import WorkflowConfigurationError
 from .events import Event

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import UnionType
 from typing import Any, ForwardRef, TypeVar, Union, get_args, get_origin
 
-from ._graph import Graph, Problem
+from ._graph import Graph
+from ._problems import Problem
 from .events import StopEvent
 
 

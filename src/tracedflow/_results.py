@@ -31,9 +31,15 @@ def check_result(scope: StepScope, result: object) -> None:
     Raises:
         StepResultError: it is not an event, None, or a list where the step may return one.
     """
-    if type(result) in scope.step.config.return_types:
+    config = scope.step.config
+    if type(result) in (config.return_types if not config.is_fan_out else config.bare_return_types):
         return
     if isinstance(result, Event):
+        if type(result) in config.list_return_types:
+            where = f"Step `{config.name}` ({config.place})"
+            raise StepResultError(
+                f"{where} returned one {type(result).__name__}, but declares a list of them; return [{type(result).__name__}(...)]"
+            )
         _check_declared(scope, result, result)
     elif result is not None:
         for event in _listed(scope, result):

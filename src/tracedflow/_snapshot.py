@@ -139,6 +139,16 @@ class SavedRun:
             saved.state.status = "new"
         return saved
 
+    def apart(self, types: Iterable[type[Event]], graph: Graph) -> SavedRun:
+        """Return it as `load` would, apart from the live run that it is of; events and results stay the same objects."""
+        kept: list[Any] = []
+
+        def keep(value: Any, path: str) -> str:
+            kept.append(value)
+            return str(len(kept) - 1)
+
+        return SavedRun.load(self.dump(keep), lambda text, path: kept[int(text)], types, graph)
+
     @classmethod
     def _loaded(cls, data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]) -> SavedRun:
         values: dict[str, Any] = {

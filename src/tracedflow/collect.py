@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Take:
     n: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or self.n < 1:
+        if isinstance(self.n, bool) or not isinstance(cast("object", self.n), int) or self.n < 1:
             raise ValueError(f"Take({self.n!r}): n must be an integer greater than 0")
 
 
@@ -32,6 +32,14 @@ Cardinality: TypeAlias = All | Take
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Marks a `list[E]` parameter and says how many events it needs."""
+    """Marks a `list[E]` parameter and says how many events it needs.
+
+    Raises:
+        ValueError: `cardinality` is neither `All()` nor `Take(n)`.
+    """
 
     cardinality: Cardinality = field(default_factory=All)
+
+    def __post_init__(self) -> None:
+        if not isinstance(cast("object", self.cardinality), All | Take):
+            raise ValueError(f"Collect({self.cardinality!r}) takes All() or Take(n)")  # noqa: TRY004 - as Take does

@@ -73,6 +73,7 @@ class StepConfig:
     code_file: str = ""
     code_line: int = 0
     may_wait: bool = False  # its code names `wait_for_event`
+    may_send: bool = False  # its code names `send_event`
     unresolved: str | None = None  # why the annotations could not be read yet
     namespace: Mapping[str, Any] | None = None  # names around the function, kept until they are
 
@@ -247,6 +248,7 @@ def read_step(fn: StepFunction, namespace: Mapping[str, Any], **options: Any) ->
         code_file=code.co_filename,
         code_line=code.co_firstlineno,
         may_wait=_names(code, "wait_for_event"),
+        may_send=_names(code, "send_event"),
     )
     _apply_options(config, options)
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):

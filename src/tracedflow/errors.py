@@ -21,6 +21,7 @@ TracedflowError
 ├── WorkflowDone                       the run is over
 ├── ContextStateError                  a Context was used where it cannot be
 └── ContextSerdeError                  a Context could not be saved or loaded
+    └── UnserializableError            a value cannot be saved                            (also a ValueError)
 ```
 """
 
@@ -117,3 +118,7 @@ class ContextStateError(TracedflowError):
 
 class ContextSerdeError(TracedflowError):
     """A Context could not be saved or loaded; the message names the failing key by its path."""
+
+
+class UnserializableError(ContextSerdeError, ValueError):
+    """A value cannot be saved by the serializer; the message says what to do with it."""

@@ -96,10 +96,15 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
         return await self._runner.stepper.run_step()
 
     async def cancel_run(self, *, timeout: float = 5.0) -> None:
-        """End the run: awaiting it raises `WorkflowCancelledByUser`. Returns when it has ended, or after `timeout` seconds."""
+        """End the run: awaiting it raises `WorkflowCancelledByUser`. Returns when it has ended, or after `timeout` seconds.
+
+        Its Context stays as it was: `workflow.run(ctx=handler.ctx)` goes on with it, as with one that was saved.
+        """
         check_seconds("timeout", timeout)
         if self.done():
             return
+        if not self._runner.is_over:
+            self._runner.context._stay_resumable(self._runner)
         self._runner.cancel("cancel_run() was called")
         await asyncio.wait([self], timeout=timeout)
 
@@ -134,11 +139,15 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
         return self.__await__()
 
     def __repr__(self) -> str:
-        state = self._runner.state.status.replace("_", " ")
-        result = f", result {reprlib.repr(self.result())}" if self._has_result else ""  # asking for an exception would mark it as seen
-        return f"<WorkflowHandler of {self._runner.call.workflow}, run {self.run_id}, {state}{result}>"
+        return f"<{self._told()}>"  # without the result: asyncio logs it, and content leaves a process only on request
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        # Whether it has an exception is not asked of the future: that would count as having seen it.
+        return f"<{self._told()}, result {reprlib.repr(self.result())}>" if self._has_result else repr(self)
+
+    def _told(self) -> str:
+        state = self._runner.state.status.replace("_", " ")
+        return f"WorkflowHandler of {self._runner.call.workflow}, run {self.run_id}, {state}"
 
     def _settle(self, last: StopEvent | None, error: BaseException | None, *, hard: bool) -> None:
         """Take the outcome; called once, by the runner."""

@@ -417,6 +417,9 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
             raise ContextStateError("run(ctx=) got the Context of a step; give a new one, or none: the nested run has its own state")
         if given._runner is not None and not given._runner.is_over:
             raise ContextStateError("run(ctx=) got the Context of a live run; await that run first, or give each run its own Context")
+        if given._saved is not None and given._workflow._checked_graph().steps.keys() != self._checked_graph().steps.keys():
+            other, name = given._workflow.workflow_name, self.workflow_name
+            raise ContextStateError(f"run(ctx=) of {name} got a saved run of {other}; load it for the workflow that shall go on with it")
         return given
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import Field, PrivateAttr, ValidationError
 
-from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowStalledError, step
+from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowStalledError, catch_error, step
 from tracedflow.events import (
     HumanResponseEvent,
     InputRequiredEvent,
     StepFailedEvent,
+    UnreconstructedException,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
@@ -63,6 +66,34 @@ def test_the_mapping_sees_dynamic_data_only() -> None:
     assert event.to_dict() == {"k": 2, "a": 5}
 
 
+@pytest.mark.parametrize("name", ["keys", "items", "values", "get", "to_dict"])
+def test_a_key_with_the_name_of_a_method_is_reached_by_subscript_only(name: str) -> None:
+    event = Event(**{name: 1})
+    assert event[name] == 1
+    assert callable(getattr(event, name))
+
+
+def test_data_may_be_given_as_data_and_names_with_an_underscore_are_data_too() -> None:
+    assert Event(_data={"k": 1}) == Event(k=1)
+    assert Event(_k=1)["_k"] == 1
+
+
+def test_writing_a_declared_field_is_not_validated() -> None:
+    event = My()
+    event.a = "zz"  # type: ignore[assignment]
+    assert event.a == "zz"  # type: ignore[comparison-overlap]
+
+
+def test_the_schema_shows_the_declared_fields_and_the_docstring() -> None:
+    class Told(Event):
+        """What it is."""
+
+        x: int
+
+    schema = Told.model_json_schema()
+    assert (schema["description"], list(schema["properties"])) == ("What it is.", ["x"])
+
+
 def test_an_unknown_attribute_is_an_attribute_error_and_a_new_one_is_data() -> None:
     event = My()
     with pytest.raises(AttributeError, match="'My' object has no attribute 'nope'"):
@@ -94,7 +125,7 @@ def test_aliases_work_which_they_do_not_in_the_reference() -> None:
     class Aliased(Event):
         x: int = Field(1, alias="ex")
 
-    assert Aliased(ex=5).x == 5
+    assert Aliased(ex=5).x == Aliased(x=5).x == 5
 
 
 async def test_an_event_is_delivered_by_identity() -> None:
@@ -113,6 +144,24 @@ async def test_an_event_is_delivered_by_identity() -> None:
     assert await Flow().run() is True
 
 
+async def test_one_event_goes_to_every_step_that_takes_it_and_a_change_in_one_is_seen_in_the_other() -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> My:
+            return My(a=1)
+
+        @step
+        async def changes(self, ev: My) -> None:
+            ev.seen = True
+
+        @step
+        async def sees(self, ev: My) -> StopEvent:
+            await asyncio.sleep(0)
+            return StopEvent(result=ev.get("seen"))
+
+    assert await Flow().run() is True
+
+
 # 1.2
 
 
@@ -122,6 +171,52 @@ def test_a_stop_event_has_its_result_by_position_and_its_dump_loses_nothing() ->
     assert event.model_dump()["result"] == "a"
     assert event.model_dump()["_data"] == {"k": 1}  # the reference loses it
     assert "result" not in StopEvent().model_dump()
+    assert repr(StopEvent("a")) == "StopEvent(result='a')"
+    with pytest.raises(TypeError, match="2 were given"):
+        StopEvent(1, 2)  # type: ignore[call-arg]
+
+
+async def test_a_subclass_may_compute_its_result_or_declare_it() -> None:
+    class Computes(StopEvent):
+        n: int = 3
+
+        def _get_result(self) -> int:
+            return self.n * 2
+
+    class Declares(StopEvent):
+        result: int
+
+    assert Computes().result == 6
+    assert Declares(result=4).result == 4
+
+
+async def test_a_stop_event_ends_the_run_at_once_others_are_cancelled_and_what_is_queued_is_dropped() -> None:
+    class Flow(Workflow):
+        seen: list[Any]
+
+        @step
+        async def both(self, ev: StartEvent) -> list[My | Sub]:
+            return [My(a=1), My(a=2), Sub()]
+
+        @step(num_workers=1)
+        async def slow(self, ev: My) -> StopEvent:
+            self.seen.append(ev.a)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.seen.append("cancelled")
+                raise
+            return StopEvent()
+
+        @step
+        async def ends(self, ev: Sub) -> StopEvent:
+            await asyncio.sleep(0)
+            return StopEvent(result="first")
+
+    flow = Flow()
+    flow.seen = []
+    assert await flow.run() == "first"
+    assert flow.seen == [1, "cancelled"]
 
 
 async def test_awaiting_gives_the_result_or_the_event_itself_if_its_class_is_a_subclass() -> None:
@@ -197,6 +292,40 @@ def test_an_exception_is_saved_as_its_type_and_message() -> None:
     assert data["exception"] == {"exception_type": "builtins.ConnectionError", "exception_message": "down"}
     loaded = WorkflowFailedEvent.model_validate(data).exception
     assert (type(loaded), str(loaded)) == (ConnectionError, "down")
+
+
+def test_an_exception_that_cannot_be_rebuilt_keeps_its_message_and_the_name_of_its_type() -> None:
+    class Odd(Exception):
+        def __init__(self, one: int, two: int) -> None:
+            super().__init__(f"{one} and {two}")
+
+    loaded = WorkflowFailedEvent.model_validate_json(WorkflowFailedEvent(step_name="s", exception=Odd(1, 2)).model_dump_json()).exception
+    assert isinstance(loaded, UnreconstructedException)
+    assert (str(loaded), loaded.original_type.rpartition(".")[2]) == ("1 and 2", "Odd")
+
+
+async def test_a_handler_is_told_of_a_failure_with_its_event_and_an_aware_time() -> None:
+    class Flow(Workflow):
+        @step
+        async def bad(self, ev: StartEvent) -> StopEvent:
+            raise KeyError("x")
+
+        @catch_error
+        async def handler(self, ev: StepFailedEvent) -> StopEvent:
+            return StopEvent(result=ev)
+
+    given = StartEvent(n=1)
+    told = await Flow().run(start_event=given)
+    assert told.input_event is given
+    assert (told.step_name, type(told.exception), told.attempts) == ("bad", KeyError, 1)
+    assert told.elapsed_seconds >= 0
+    assert told.failed_at.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("wrong", ["text", 3, None])
+def test_what_is_no_exception_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError, match="exception"):
+        WorkflowFailedEvent(step_name="s", exception=wrong)
 
 
 # 1.6

@@ -17,12 +17,14 @@ from tracedflow import (
     Take,
     Workflow,
     WorkflowRuntimeError,
+    WorkflowStalledError,
     WorkflowValidationError,
     catch_error,
     step,
 )
 from tracedflow.decorators import StepConfig
 from tracedflow.events import StepFailedEvent
+from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_none
 
 
 class A(Event):
@@ -215,6 +217,120 @@ async def test_what_is_no_event_may_not_be_returned(wrong: Any) -> None:
         await Flow().run()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("num_workers", None),
+        ("retry_policy", 3),
+        ("timeout", 0),
+        ("timeout", "1"),
+        ("limit", 3),
+        ("skip_graph_checks", "dead_end"),
+        ("skip_graph_checks", ["everything"]),
+        ("skip_graph_checks", 3),
+        ("measures", "tokens"),
+        ("workflow", 3),
+        ("workflow", "Host"),
+        ("workflow", A),
+    ],
+)
+def test_an_option_with_a_wrong_value_is_refused_with_step_and_place(option: str, value: Any) -> None:
+    with pytest.raises(WorkflowValidationError, match=rf"`_start` \(.*test_s02_steps\.py:\d+\) has {option}="):
+        step(**{"workflow": Host, option: value})(_start)
+
+
+@pytest.mark.parametrize("wrong", [3, "text", A, object()])
+@pytest.mark.parametrize("decorator", [step, catch_error])
+def test_only_functions_are_decorated(decorator: Any, wrong: Any) -> None:
+    with pytest.raises(WorkflowValidationError, match="decorate a function"):
+        decorator(wrong)
+
+
+def test_true_passes_as_one_worker() -> None:
+    class Flow(Workflow):
+        @step(num_workers=True)
+        async def only(self, ev: StartEvent) -> StopEvent: ...  # type: ignore[empty-body]
+
+    assert config(Flow.only).num_workers == 1
+
+
+@pytest.mark.parametrize("wrong", [3, lambda ev: None])
+@pytest.mark.parametrize("on_instance", [False, True])
+def test_what_is_not_decorated_cannot_be_attached(wrong: Any, on_instance: bool) -> None:
+    class Own(Workflow):
+        pass
+
+    with pytest.raises(WorkflowValidationError, match=r"decorate it with @step"):
+        (Workflow() if on_instance else Own).add_step(func=wrong)
+
+
+def test_a_collect_mark_belongs_to_a_list() -> None:
+    async def marked_one(ev: Annotated[A, Collect()]) -> B: ...  # type: ignore[empty-body]
+
+    with pytest.raises(WorkflowValidationError, match=r"`ev` with Collect.*list"):
+        step(workflow=Host)(marked_one)
+    for wrong in (3, Take, None):
+        with pytest.raises(ValueError, match=r"takes All\(\) or Take\(n\)"):
+            Collect(wrong)  # type: ignore[arg-type]
+
+
+async def test_a_parameter_that_nobody_fills_fails_the_step_as_a_call_would() -> None:
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent, ctx, other: int = 3) -> StopEvent:  # type: ignore[no-untyped-def]
+            return StopEvent()
+
+    with pytest.raises(TypeError, match="ctx"):
+        await Flow().run()
+
+
+async def test_annotations_of_classes_that_are_local_to_a_function_are_resolved() -> None:
+    class Local(Event):
+        n: int = 3
+
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> "Local":  # noqa: UP037
+            return Local()
+
+        @step
+        async def second(self, ev: "Local") -> StopEvent:  # noqa: UP037
+            return StopEvent(result=ev.n)
+
+    assert await Flow().run() == 3
+
+
+async def test_free_functions_of_a_base_are_inherited() -> None:
+    class Own(Workflow):
+        pass
+
+    class Child(Own):
+        pass
+
+    @step(workflow=Own)
+    async def only(ev: StartEvent) -> StopEvent:
+        return StopEvent(result="inherited")  # the reference forgets it
+
+    assert await Child().run() == "inherited"
+
+
+async def test_an_event_that_is_not_declared_is_delivered_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> A:
+            return B(n=1)  # type: ignore[return-value]
+
+        @step
+        async def second(self, ev: A) -> B: ...  # type: ignore[empty-body]
+
+        @step
+        async def third(self, ev: B) -> StopEvent:
+            return StopEvent(result=ev.n)
+
+    assert await Flow().run() == 1
+    assert "returned B, but declares A" in caplog.text
+
+
 # 2.2
 
 
@@ -288,7 +404,87 @@ async def test_the_budget_of_recoveries_is_the_lines_and_then_the_original_failu
     assert len(tries) == 2
 
 
-@pytest.mark.parametrize(("options", "text"), [({"max_recoveries": 0}, "max_recoveries"), ({"for_steps": "risky"}, "for_steps")])
+async def test_a_handler_is_called_when_the_retries_are_used_up() -> None:
+    class Flow(Workflow):
+        tries = 0
+
+        @step(retry_policy=retry_policy(wait=wait_none(), stop=stop_after_attempt(3)))
+        async def risky(self, ev: StartEvent) -> StopEvent:
+            self.tries += 1
+            raise ConnectionError("down")
+
+        @catch_error
+        async def handler(self, ev: StepFailedEvent) -> StopEvent:
+            return StopEvent(result=[ev.attempts, self.tries])
+
+    assert await Flow().run() == [3, 3]
+    assert config(Flow.handler).num_workers == 1
+
+
+async def test_a_failure_in_a_handler_is_the_failure_of_the_run() -> None:
+    class Flow(Risky):
+        @catch_error
+        async def handler(self, ev: StepFailedEvent) -> StopEvent | B:
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await Flow().run()
+
+
+async def test_a_handler_that_returns_none_does_not_hang_the_run() -> None:
+    class Flow(Risky):
+        @catch_error
+        async def handler(self, ev: StepFailedEvent) -> StopEvent | B | None:
+            return None
+
+    with pytest.raises(WorkflowStalledError, match="handler"):
+        await Flow().run()
+
+
+async def test_a_free_function_is_attached_as_a_handler() -> None:
+    class Flow(Workflow):
+        @step
+        async def risky(self, ev: StartEvent) -> StopEvent:
+            raise ConnectionError("down")
+
+    @catch_error
+    async def handler(ev: StepFailedEvent) -> StopEvent:
+        return StopEvent(result=ev.step_name)
+
+    Flow.add_step(handler)
+    assert await Flow().run() == "risky"
+
+
+def test_a_handler_takes_a_failure_and_nothing_else() -> None:
+    with pytest.raises(WorkflowValidationError, match="`wrong` .* must be `StepFailedEvent`"):
+
+        class Flow(Workflow):
+            @catch_error
+            async def wrong(self, ev: A) -> StopEvent: ...  # type: ignore[empty-body]
+
+
+def test_a_handler_whose_annotation_is_resolved_late_is_checked_all_the_same() -> None:
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent: ...  # type: ignore[empty-body]
+
+        @catch_error
+        async def wrong(self, ev: Later) -> StopEvent: ...  # type: ignore[empty-body]
+
+    class Later(Event):
+        pass
+
+    with pytest.raises(WorkflowValidationError, match="`wrong` .* must be `StepFailedEvent`"):
+        Flow()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        *(({"max_recoveries": each}, "max_recoveries") for each in (0, -1, True, 1.5, "1", None)),
+        *(({"for_steps": each}, "for_steps") for each in ("risky", [3], 3, [])),
+    ],
+)
 def test_a_handler_with_wrong_options_is_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(WorkflowValidationError, match=text):
 
@@ -383,3 +579,55 @@ async def test_a_step_with_several_events_waits_for_one_of_each_in_whatever_orde
             return StopEvent(result=[type(a).__name__, type(b).__name__])
 
     assert await Flow().run() == ["A", "B"]
+
+
+def test_what_can_never_come_up_together_is_not_joined() -> None:
+    class Flow(Workflow):
+        @step
+        async def spread(self, ev: StartEvent) -> list[A]: ...  # type: ignore[empty-body]
+
+        @step
+        async def work(self, ev: A) -> B: ...  # type: ignore[empty-body]
+
+        @step
+        async def join(self, one: StartEvent, other: B) -> StopEvent: ...  # type: ignore[empty-body]
+
+        @step
+        async def collect(self, ev: list[B]) -> StopEvent: ...  # type: ignore[empty-body]
+
+    with pytest.raises(WorkflowValidationError, match=r"`join` \(.*\) joins StartEvent and B, which never come up together.*list"):
+        Flow()
+
+
+async def test_within_a_list_one_of_each_is_joined_for_each_member() -> None:
+    class Left(Event):
+        n: int
+
+    class Right(Event):
+        n: int
+
+    class Both(Event):
+        n: int
+
+    class Flow(Workflow):
+        @step
+        async def spread(self, ev: StartEvent) -> list[A]:
+            return [A(n=n) for n in range(3)]
+
+        @step
+        async def left(self, ev: A) -> Left:
+            return Left(n=ev.n)
+
+        @step
+        async def right(self, ev: A) -> Right:
+            return Right(n=ev.n)
+
+        @step
+        async def join(self, a: Left, b: Right) -> Both:
+            return Both(n=a.n + b.n)
+
+        @step
+        async def done(self, ev: list[Both]) -> StopEvent:
+            return StopEvent(result=sum(each.n for each in ev))
+
+    assert await Flow().run() == 6

@@ -135,12 +135,21 @@ async def main(schedule: Schedule) -> None:
         check(handler, workers={"refuse": 1})
         if text == "be brief":
             assert count(handler) == {"moderate": 1, "recall": 1, "speak": 2}
+        assert context.is_running == (enough < 10), "only a turn that was cancelled could be gone on with"
         saved = json_of(context)
         context = Context.from_dict(chat, saved) if schedule.random.random() < 0.5 else handler.ctx
-        assert not context.is_running
+        if context.is_running:
+            context = await _turned(chat, context)
     history = await context.store.get_state()
     assert replies == history.lines == ["reply 0 to hello", "reply 1 to be brief", "I would rather not", "reply 3 to bye"]
     assert history.begun == len(USER)
+
+
+async def _turned(chat: Chat, cancelled: Context[History]) -> Context[History]:
+    """Take over what was said, and leave the turn that was cancelled."""
+    fresh: Context[History] = Context(chat)
+    await fresh.store.set_state(await cancelled.store.get_state())
+    return fresh
 
 
 def json_of(context: Context[Any]) -> dict[str, Any]:

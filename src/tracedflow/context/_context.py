@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -37,6 +38,8 @@ ValueT = TypeVar("ValueT")
 
 current_scope: ContextVar[StepScope | None] = ContextVar("tracedflow_step", default=None)
 """The step execution that this code runs in."""
+
+_log = logging.getLogger("tracedflow")
 
 _MISSING: Any = object()
 DEFAULT_WAIT = 2000.0  # seconds
@@ -166,6 +169,16 @@ class Context(Generic[StateT]):
             "state": self.store.to_dict(chosen) if include_state else None,
             "run": None if saved is None else saved.dump(chosen.serialize_at),
         }
+
+    def _stay_resumable(self, runner: Runner) -> None:
+        """Keep what is live in a run that is about to be cancelled: it can still be saved, and gone on with."""
+        live = SavedRun.of(runner)
+        if live is None:
+            return
+        try:
+            self._saved = live.apart(self._workflow.events, runner.graph)
+        except ContextSerdeError as error:  # a value that contains itself: nothing may keep a run from being cancelled
+            _log.warning("run %s of %s cannot go on after it is cancelled: %s", runner.run_id, runner.call.workflow, error)
 
     @classmethod
     def from_dict(cls, workflow: Workflow[Any], data: Mapping[str, Any], serializer: BaseSerializer | None = None) -> Context[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from .._descriptors import Resource, ResourceConfig, ResourceDefinition, asked_of_run
-from .._graph import Problem
+from .._problems import Problem
 from ..decorators import StepConfig
 from ..errors import ResourceError
 from ._supply import RunResources

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from ...errors import ContextSerdeError
+from ...errors import ContextSerdeError, UnserializableError
 from ._loading import Decoder
 from ._saving import encode, unsaved
 from ._types import ALWAYS, allow, type_name
@@ -156,7 +156,7 @@ class PickleSerializer(JsonSerializer):
             try:
                 return base64.b64encode(pickle.dumps(value)).decode("ascii")
             except Exception as error:  # pickling runs code of the value
-                raise ContextSerdeError(f"{refused} Pickle cannot save it either: {error}") from error
+                raise UnserializableError(f"{refused} Pickle cannot save it either: {error}") from error
 
     def deserialize_at(self, value: str, path: str) -> Any:
         """Load JSON or base64 of a pickle.

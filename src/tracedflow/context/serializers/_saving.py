@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, PlainSerializer, TypeAdapter, WrapSerializer
 
-from ...errors import ContextSerdeError
+from ...errors import UnserializableError
 from ...events import DictLikeModel, UnreconstructedException
 from ._types import (
     COMPONENT_TAG,
@@ -28,9 +28,9 @@ from ._types import (
 )
 
 
-def unsaved(value: object, path: str, why: str) -> ContextSerdeError:
+def unsaved(value: object, path: str, why: str) -> UnserializableError:
     """Return the error that names a value, its path and what to do."""
-    return ContextSerdeError(f"{path or 'The value'} (a {type_name(value)}) cannot be saved as JSON: {why}.")
+    return UnserializableError(f"{path or 'The value'} (a {type_name(value)}) cannot be saved as JSON: {why}.")
 
 
 def _tagged(tag: str, value: Json, kind: type[Any] | None = None, **more: Json) -> Json:
@@ -141,7 +141,7 @@ def _encode_field(model: BaseModel, name: str, path: str) -> Json:
         return encode(model.model_dump(include={name})[name], path)
     try:
         return encode(value, path)
-    except ContextSerdeError as refused:
+    except UnserializableError as refused:
         try:
             dumped = model.model_dump(mode="json", include={name})[name]
             adapter: TypeAdapter[Any] = TypeAdapter(cast("Any", kind.model_fields[name].annotation))

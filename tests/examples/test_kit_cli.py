@@ -1,0 +1,208 @@
+"""The command line that all examples share, and the scripted server behind it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+import urllib.error
+import urllib.request
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples._kit import cli
+from examples._kit.cli import NotFoundError, Stage, as_text, run_example
+from examples._kit.model import ModelUnavailableError
+from examples._kit.scripted_server import ScriptedServer
+from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+
+
+class Piece(Event):
+    delta: str
+
+
+class Found(Event):
+    names: list[str]
+    note: str = "as\nbefore"
+
+
+class Small(Workflow):
+    @step
+    async def look(self, ev: StartEvent) -> Found | None:
+        return Found(names=["a", "b"]) if ev.get("text") else None
+
+    @step
+    async def write(self, ctx: Context, ev: Found) -> StopEvent:
+        ctx.write_event_to_stream(ev)
+        for word in ("in ", "pieces"):
+            ctx.write_event_to_stream(Piece(delta=word))
+        return StopEvent(result=f"{len(ev.names)} names")
+
+
+class Asking(Workflow):
+    @step
+    async def ask(self, ev: StartEvent) -> InputRequiredEvent:
+        return InputRequiredEvent(prefix="how many?")
+
+    @step
+    async def take(self, ev: HumanResponseEvent) -> StopEvent:
+        return StopEvent(result=ev.response)
+
+
+async def play(stage: Stage) -> Any:
+    if stage.question == "nothing":
+        raise NotFoundError("no names")
+    return await stage.run(Small(), text=stage.question)
+
+
+@pytest.fixture(autouse=True)
+def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TRACEDFLOW_LLM_BASE_URL", "TRACEDFLOW_LLM_API_KEY", "TRACEDFLOW_LLM_MODEL", "TRACEDFLOW_VERBOSE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cli, "_start_tracing", lambda file: None)  # a provider is for a whole process; subprocesses test it
+
+
+Run = Callable[..., tuple[int, str, list[str]]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*argv: str, **options: Any) -> tuple[int, str, list[str]]:
+        status = run_example(options.pop("play", play), "A small example.\n\nMore.", "who?", argv, **options)
+        said = capsys.readouterr()
+        return status, said.out, said.err.splitlines()
+
+    return run
+
+
+def test_the_result_stands_alone_between_the_model_and_the_trace(run: Run) -> None:
+    status, out, said = run()
+    assert (status, out) == (0, "2 names\n")
+    assert said[0].startswith("Model: scripted, offline")
+    assert re.fullmatch(r"Trace: [0-9a-f]{32}", said[-1])
+    told = [re.sub(r"^\+\d+\.\d{3}s ", "", line) for line in said[1:-1]]
+    assert told == ["look -> Found", "Found(names=2 items, note=as before)", "in pieces", "write -> StopEvent"]
+
+
+def test_an_answer_that_is_not_there_has_a_status_of_its_own(run: Run) -> None:
+    status, out, said = run("nothing")
+    assert (status, out) == (3, "")
+    assert said[-2] == "Not found: no names"
+
+
+def test_a_model_that_does_not_answer_is_said_in_one_sentence(run: Run) -> None:
+    async def fails(stage: Stage) -> str:
+        raise ModelUnavailableError("small at http://127.0.0.1:1/v1 cannot be reached, or broke off")
+
+    status, out, said = run(play=fails)
+    assert (status, out) == (1, "")
+    assert said[-2].startswith("No answer: small at")
+
+
+@pytest.mark.parametrize(("suffix", "begins"), [(".svg", "<svg"), (".mmd", "flowchart"), (".html", "<!doctype html>")])
+def test_the_last_run_is_drawn_as_the_name_of_the_file_says(run: Run, tmp_path: Path, suffix: str, begins: str) -> None:
+    drawing = tmp_path / f"run{suffix}"
+    _, _, said = run("--draw", str(drawing))
+    assert f"Drawn: {drawing}" in said
+    text = drawing.read_text()
+    assert text.lower().startswith(begins)
+    assert "look" in text
+
+
+def test_verbose_leaves_the_steps_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEDFLOW_VERBOSE", "")
+    _, out, said = run("--verbose")
+    assert out == "2 names\n"
+    assert not any("look -> Found" in line for line in said)
+    assert any("look" in line and "started" in line for line in said)
+
+
+def test_metrics_are_served_until_the_input_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    scraped: list[str] = []
+
+    class Input(io.StringIO):
+        def read(self, size: int | None = -1, /) -> str:
+            scraped.append(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode())
+            return ""
+
+    monkeypatch.setattr("sys.stdin", Input())
+    _, _, said = run("--metrics-port", str(port))
+    assert re.search(r'tracedflow_runs_total\{.*workflow="Small"', scraped[0])
+    assert any("/metrics until" in line for line in said)
+
+
+def test_a_model_that_is_named_needs_a_place(run: Run) -> None:
+    with pytest.raises(SystemExit, match="TRACEDFLOW_LLM_BASE_URL"):
+        run("--model", "large")
+
+
+def test_an_example_may_have_flags_of_its_own(run: Run) -> None:
+    async def tell(stage: Stage) -> str:
+        return f"{stage.arguments.seed}, {stage.data.name}"
+
+    def flags(parser: ArgumentParser) -> None:
+        parser.add_argument("--seed", type=int, default=1)
+
+    assert run("--seed", "7", "--data", "/nowhere/here", play=tell, flags=flags)[1] == "7, here\n"
+
+
+def test_help_is_the_first_line_of_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_example(play, "A small example.\n\nMore.", "100 % who?", ["--help"])
+    said = capsys.readouterr().out
+    assert "A small example." in said
+    assert "More." not in said
+    assert "100 % who?" in said
+
+
+async def test_a_question_to_a_person_is_answered_by_the_stage() -> None:
+    async def answer(event: InputRequiredEvent) -> HumanResponseEvent:
+        return HumanResponseEvent(response=f"{event.prefix} seven")
+
+    stage = Stage(cli.choose_model({}))
+    assert await stage.run(Asking(), answer=answer) == "how many? seven"
+    assert stage.handlers[0].done()
+
+
+def test_results_are_shown_as_text_or_as_json() -> None:
+    assert as_text("plain") == "plain"
+    assert as_text(StopEvent(result="inside")) == "inside"
+    assert json.loads(as_text({"a": [1, Path("x")]})) == {"a": [1, "x"]}
+    assert json.loads(as_text(Found(names=["a"])))["names"] == ["a"]
+
+
+# --- the server ---
+
+
+def test_a_slow_answer_does_not_keep_the_server_from_ending() -> None:
+    with (
+        ScriptedServer({"": lambda asked: "late"}, faults=["slow"], slowness=600) as server,
+        socket.create_connection(
+            server._http.server_address[:2]  # type: ignore[arg-type]
+        ) as client,
+    ):
+        body = json.dumps({"model": "m", "messages": []}).encode()
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        while not server.requests:
+            pass
+
+
+def test_a_prompt_that_the_server_has_no_rule_for_is_answered_with_the_reason() -> None:
+    with ScriptedServer() as server:
+        request = urllib.request.Request(
+            f"{server.url}/chat/completions",
+            data=json.dumps({"model": "m", "messages": []}).encode(),
+            headers={"x-prompt-name": "rag.nothing"},
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=10)
+        assert caught.value.code == 404
+        assert "scripts/rag.py" in json.load(caught.value)["error"]["message"]
+        caught.value.close()
