@@ -14,7 +14,7 @@ from . import _state as st
 from . import _watchdog
 from ._dispatch import Dispatcher
 from ._scope import StepScope
-from .errors import WorkflowCancelledByUser, WorkflowStalledError, WorkflowTimeoutError
+from .errors import WorkflowCancelledByUser, WorkflowRuntimeError, WorkflowStalledError, WorkflowTimeoutError
 from .events import (
     Event,
     StepFailedEvent,
@@ -50,10 +50,28 @@ class Ending:
     trace: TracebackType | None = None  # the user's own frames
 
 
-def last_event(runner: Runner, stop: StopEvent | None, error: BaseException | None) -> StopEvent | None:
+def checked_stop(runner: Runner, stop: object) -> StopEvent | None:
+    """Return what the `run` layers made of the run: its StopEvent, or None if its own ending says how it ended.
+
+    Raises:
+        WorkflowRuntimeError: a layer returned something else.
+    """
+    if isinstance(stop, StopEvent):
+        return stop
+    if stop is None and runner.ending is not None and runner.ending.error is not None:
+        return None
+    kind = "None" if stop is None else f"an object of type {type(stop).__name__}"
+    raise WorkflowRuntimeError(
+        f"A `run` layer of {runner.call.workflow} returned {kind} at the end of run {runner.run_id}; "
+        "it must return what `await call_next(call)` gave it, or a StopEvent of its own"
+    )
+
+
+def last_event(runner: Runner, stop: StopEvent | None, error: BaseException | None) -> StopEvent:
     """Return the last event of the stream of a run that ended so."""
     match error:
         case None:
+            assert stop is not None
             return stop
         case WorkflowStalledError():
             return WorkflowFailedEvent(step_name=_stalled_step(error), exception=error, elapsed_seconds=_age(runner))

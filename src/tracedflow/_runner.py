@@ -15,7 +15,7 @@ from . import _state as st
 from ._announce import dropped, joined, publish, routed
 from ._deadline import Deadline
 from ._dispatch import Dispatcher, current_runner
-from ._ending import STOP_REASONS, Ending, annotate, close_resources, last_event, recover, tear_down
+from ._ending import STOP_REASONS, Ending, annotate, checked_stop, close_resources, last_event, recover, tear_down
 from ._lifecycle import Lifecycle
 from ._permits import acquire
 from ._report import report_of
@@ -366,7 +366,7 @@ class Runner:
         error: BaseException | None = None
         try:
             await self._enter()
-            stop = await self.chain.run(self.call)
+            stop = checked_stop(self, await self.chain.run(self.call))
         except BaseException as caught:  # noqa: BLE001 - it is handed to whoever awaits the run
             error = caught
             if isinstance(caught, asyncio.CancelledError) and not self.has_begun and self.ending is not None:
@@ -437,11 +437,10 @@ class Runner:
             error.add_note(f"abandoned after cancellation: {', '.join(f'`{name}`' for name in self.abandoned)}")
         for told in self.lifecycle.closing() if self.lifecycle is not None else ():
             self.log.tell(told)
+        self.lifecycle = None  # what an abandoned step does from now on is told to nobody
         last = last_event(self, stop, error)
-        if last is not None:
-            self.log.append(last)
+        self.log.append(last)
         self.log.close()
-        self.stalls.stop()
         if self.parent is not None:
             self.parent.runner.children.discard(self)
             self.parent.runner.stalls.look()

@@ -195,8 +195,7 @@ class StepScope:
             finally:
                 waited = self.runner.now() - began
                 self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
-                if self._parking is None:
-                    self.call.queued += waited
+                self.call.queued += waited if self._parking is None else 0.0  # a parked attempt counts it when it goes on
         if self.ended:  # a task that the step left behind asked for it
             self.release_limit()
 
@@ -330,7 +329,8 @@ class StepScope:
 
     def remember(self, key: str, value: Any) -> None:
         """Keep an answer over retries and resumes."""
-        self.runner.apply(st.Remember(self.execution.id, key, value))
+        if not self.ended:  # a task that the step left behind has found it
+            self.runner.apply(st.Remember(self.execution.id, key, value))
 
     def collect(self, event: Event, expected: Sequence[type[Event]], buffer: str) -> list[Event] | None:
         """Add an event to a join; see `Context.collect_events`."""
@@ -349,8 +349,7 @@ class StepScope:
 
     def cancel(self, reason: str) -> None:
         """Ask the step to stop."""
-        if self.call.cancel_reason is None:
-            self.call.cancel_reason = reason
+        self.call.cancel_reason = reason
         for helper in tuple(self.helpers or ()):
             helper.cancel(reason)
         if not (self.runner.task.cancelling() and self.task.cancelling()):  # a loop that closes cancelled both: not again in the cleanup
@@ -405,8 +404,7 @@ class StepScope:
     def write_record(self, *, last: bool = True) -> None:
         """Write the record of the latest attempt: all that will be left of it. See `records.Row` for its form."""
         pending, self._pending = self._pending, None
-        if pending is None:
-            return
+        assert pending is not None
         call, inputs = self.call, self.execution.inputs
         emitted = call.emitted[self._emitted_before :] if self._emitted_before else call.emitted
         measured = call.measurements[self._measured_before :]
