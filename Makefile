@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types unit coverage bench backends test-backends clean
+.PHONY: help demo test lint format types unit coverage mutants bench backends test-backends clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -39,6 +39,11 @@ coverage: $(VENV)/.dev ## the tests, with the lines and branches they miss; fail
 	@echo "The core:"
 	@$(PY) -m tests.core_coverage
 
+mutants: $(VENV)/.mutants ## change the core in some thousand small ways; fails when the tests notice less than 85 % (an hour or two)
+	$(PY) -m mutmut run $(ARGS)
+	@$(PY) -m mutmut export-cicd-stats
+	@$(PY) -m tests.kill_rate
+
 bench: $(VENV)/.runtime ## cost against a bare queue and task; ARGS=--quick for a first look
 	$(PY) -m benchmarks $(ARGS)
 
@@ -49,10 +54,10 @@ test-backends: $(VENV)/.dev ## run real workflows against them; what is not inst
 	$(PY) -m pytest tests/backends $(ARGS)
 
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov build dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov mutants build dist
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Three stamps: the demo must not wait for the tools of developers.
+# Several stamps: the demo must not wait for the tools of developers, nor the tests for mutmut.
 $(VENV)/.created:
 	@chosen=; \
 	for candidate in $(CANDIDATES); do \
@@ -76,4 +81,8 @@ $(VENV)/.runtime: $(VENV)/.created pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.mutants: $(VENV)/.dev
+	$(PIP) -e '.[mutants]'
 	@touch $@

@@ -146,6 +146,8 @@ DAMAGES = [
     damage(lambda s: s.execution.update(color="red"), r"Execution has no 'color'"),
     damage(lambda s: s.execution.update(sends="1"), r"sends: '1' is not of the type it must have"),
     damage(lambda s: s.execution.update(sends="y" * 99), r"sends: 'y{76}\.\.\. is not of the type"),
+    damage(lambda s: s.only("waits")[1].update(event_type={"~": "value"}), r"the saved run is malformed: KeyError: 'text'"),
+    damage(lambda s: s.only("waits")[1].update(event_type={"~": "secret"}), r"has a part of unknown kind 'secret'"),
     damage(lambda s: complete(s, 99), r"executions \[99\], which had ended when it was saved, are not in it, or twice"),
     damage(lambda s: complete(s, s.execution["id"], s.execution["id"]), r"had ended when it was saved, are not in it, or twice"),
     damage(lambda s: s.state.update(status="completed"), r"its status is 'completed', so there is nothing to go on with"),

@@ -825,3 +825,141 @@ def test_what_is_written_to_the_stream_is_published_and_counts_as_a_send_of_its_
     assert published.execution == execution.id
     assert execution.sends == 1
     assert run.state.questions == 1
+
+
+def test_of_what_is_not_needed_everything_is_told() -> None:
+    graph = Graph({"one": (Go,)}, lists={"two": ((A,), 1)}, feeds={"one": ("two",)})
+    run = Watched(graph, st.new_state("r", dict.fromkeys(STEPS, 9)))
+    run.feed(st.Begin(run.event(Go), run.tick()))
+    execution = the_one(run).id
+    run.live.discard(execution)
+    out = run.feed(st.Complete(execution, [run.event(A), run.event(A)], run.tick(), stream=True))
+    (told,) = [command for command in out if isinstance(command, st.Dropped)]
+    late = [command.envelope for command in out if isinstance(command, st.Routed)][1]
+    assert told.final
+    assert told.drop == run.state.drops[0]
+    drop = told.drop
+    assert (drop.id, drop.event_type, drop.reason, drop.near_miss) == (late.id, A, "not_needed", None)
+    assert (drop.source, drop.source_step) == (execution, "one")
+    assert late.taken  # it has its fate
+    assert run.state.tallies[A].dropped == 1
+
+
+def held_back(run: Watched) -> st.Envelope:
+    """Complete what runs, as in a stepwise run: what it returned is in its caller's hands."""
+    execution = the_one(run).id
+    run.live.discard(execution)
+    (returned,) = run.feed(st.Complete(execution, [run.event(A)], run.tick(), stream=run.graph.has_joins, held_back=True))
+    assert isinstance(returned, st.Returned)
+    assert run.state.returned == {returned.envelope.id: returned.envelope}
+    return returned.envelope
+
+
+def test_what_a_caller_sends_on_goes_to_who_takes_it_or_to_the_one_step_named() -> None:
+    for target, takers in ((None, ("two", "three")), ("three", ("three",))):
+        run = begun({A: ("two", "three")})
+        envelope = held_back(run)
+        out = run.feed(st.SendOn(envelope.id, run.tick(), target))
+        assert [command.to for command in out if isinstance(command, st.Routed)] == [takers]
+        assert {each.step for each in run.state.executions.values()} == set(takers)
+        assert run.state.returned == {}
+
+
+def test_a_list_that_closes_when_its_last_member_is_sent_on_starts_its_step_at_that_time() -> None:
+    graph = Graph({"one": (Go,)}, lists={"two": ((A,), None)}, feeds={"one": ("two",)})
+    run = Watched(graph, st.new_state("r", dict.fromkeys(STEPS, 9)))
+    run.feed(st.Begin(run.event(Go), run.tick()))
+    envelope = held_back(run)
+    at = run.tick() + 50
+    run.feed(st.SendOn(envelope.id, at))
+    assert (the_one(run).step, the_one(run).ready_at) == ("two", at)
+
+
+def test_what_a_caller_had_in_hand_is_sent_on_when_the_run_goes_on_elsewhere() -> None:
+    run = begun({A: ("two",)})
+    held_back(run)
+    state = saved_and_loaded(run.state)
+    out = st.reduce(state, st.Restart(5000.0), run.graph)
+    assert not any(isinstance(command, st.Returned) for command in out)
+    (execution,) = state.executions.values()
+    assert (execution.step, execution.ready_at, execution.inputs[0].at) == ("two", 5000.0, 5000.0)
+
+
+def test_a_saved_end_that_would_go_through_a_callers_hands_takes_effect_at_once() -> None:
+    run = begun({A: ("two",)})
+    completed = st.Complete(the_one(run).id, [A(n=9)], run.tick(), held_back=True)
+    state = saved_and_loaded(run.state)
+    out = st.reduce(state, st.Restart(5000.0, [completed]), run.graph)
+    assert [type(command) for command in out] == [st.Routed, st.Start]
+    assert state.returned == {}
+
+
+def test_a_failure_that_is_handled_says_where_it_came_from_and_carries_its_trace() -> None:
+    run = begun({Failed: ("two",)})
+    execution = the_one(run).id
+    run.forget(execution)
+    run.live.discard(execution)
+    at = run.tick()
+    out = run.feed(st.Recover(execution, "two", Failed(n=9), at, {"traceparent": "00"}, "span"))
+    (sent,) = [command.envelope for command in out if isinstance(command, st.Routed)]
+    assert (sent.at, sent.source, sent.source_step) == (at, execution, "one")
+    assert (sent.headers, sent.span_context) == ({"traceparent": "00"}, "span")
+    assert sent.recoveries == ("two",)
+
+
+def test_what_was_sent_in_every_life_before_is_not_repeated_and_waiting_begins_anew() -> None:
+    run = begun({B: ("two",)})
+    state = run.state
+    for life, at in ((1, 3000.0), (2, 4000.0)):
+        execution = next(iter(state.executions.values()))
+        st.reduce(state, st.Send(A(n=life), at - 1, execution.id, "one"), run.graph)
+        state = saved_and_loaded(state)
+        st.reduce(state, st.Restart(at), run.graph)
+        execution = next(iter(state.executions.values()))
+        assert (execution.replayed, execution.sends, execution.ready_at, execution.retry_at) == (life, 0, at, None)
+
+
+def test_a_question_that_a_step_takes_is_streamed_too_and_counts_as_consumed() -> None:
+    run = begun({Ask: ("two",)})
+    out = run.feed(st.Send(run.event(Ask), run.tick()))
+    assert [type(command) for command in out] == [st.Routed, st.Start, st.Publish]
+    assert run.state.questions == 1
+    tally = run.state.tallies[Ask]
+    assert (tally.sent, tally.consumed, tally.streamed) == (1, 1, 0)
+
+
+def test_what_a_wait_publishes_is_a_question_only_if_it_asks_a_human() -> None:
+    run = begun({})
+    (published,) = run.feed(st.OpenWait(the_one(run).id, "wait:1", A, run.tick(), question=run.event(B)))
+    assert isinstance(published, st.Publish)
+    assert run.state.questions == 0
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_a_wait_that_is_given_up_frees_its_timer_if_it_has_one(timeout: float | None) -> None:
+    run = begun({})
+    run.feed(st.OpenWait(the_one(run).id, "wait:1", A, run.tick(), timeout=timeout))
+    wait = run.state.seq
+    run.forget(the_one(run).id)
+    out = run.feed(st.AbandonWait(wait))
+    assert [command.timer for command in out if isinstance(command, st.CancelTimer)] == ([] if timeout is None else [wait])
+    assert the_one(run).phase == "running"
+
+
+def test_a_step_that_fails_while_a_branch_of_it_is_parked_gives_back_no_slot_that_it_has_not() -> None:
+    run = begun({Failed: ("two",)})
+    execution = the_one(run).id
+    run.feed(st.OpenWait(execution, "wait:1", A, run.tick()))
+    assert run.state.lanes["one"].in_use == 0
+    run.forget(execution)
+    run.live.discard(execution)
+    run.feed(st.Recover(execution, "two", run.event(Failed), run.tick()))
+    assert run.state.lanes["one"].in_use == 0
+    assert run.state.waits == {}
+
+
+def test_a_timer_that_nobody_waits_for_changes_nothing() -> None:
+    run = begun({})
+    before = picture(run.state)
+    assert st.reduce(run.state, st.Fire(99, run.tick()), run.graph) == []
+    assert picture(run.state) == before

@@ -28,6 +28,8 @@ class Parking:
         """Let the timeout go on; None: it is over. Until `ready` the attempt waited, from then it was queued; None: it only waited."""
         if timeout is not None and self._left is not None:
             timeout.reschedule(asyncio.get_running_loop().time() + self._left)
-        queued = 0.0 if ready is None else now - max(ready, self._since)
-        self._call.queued += queued
-        self._call.waiting += now - self._since - queued
+        call, since = self._call, self._since
+        until = now if ready is None else max(ready, since)
+        call.queued += now - until
+        call.waiting += until - since
+        call.interruptions += (("waiting", since, until),) if until == now else (("waiting", since, until), ("queued", until, now))

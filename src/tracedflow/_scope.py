@@ -408,6 +408,9 @@ class StepScope:
         call, inputs = self.call, self.execution.inputs
         emitted = call.emitted[self._emitted_before :] if self._emitted_before else call.emitted
         measured = call.measurements[self._measured_before :]
+        interruptions = call.interruptions
+        if interruptions:
+            call.interruptions = ()  # the next attempt has its own
         self.runner.records.append(
             (
                 *pending[:-1],
@@ -420,6 +423,7 @@ class StepScope:
                 len(emitted),
                 *(emitted[0] if len(emitted) == 1 else _flat(emitted)),
                 *_flat(measured),
+                *_flat(interruptions),
             ),
             call,
             last=last,

@@ -41,7 +41,7 @@ def load(target: str) -> Target:
         found = getattr(found, part)
     if isinstance(found, Workflow) or (inspect.isclass(found) and issubclass(found, Workflow)):
         return found  # pyright: ignore[reportUnknownVariableType] - its state and result are not known here
-    raise TargetError(f"`{target}` is a {type(found).__name__}: name a workflow class, or an instance of one")
+    raise TargetError(f"`{target}` is of type {type(found).__name__}: name a workflow class, or an instance of one")
 
 
 def instance(target: str) -> Workflow[Any]:

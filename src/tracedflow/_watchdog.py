@@ -169,7 +169,9 @@ def _tell(culprit: StepScope | None, location: str, blocked: float) -> None:
         return
     runner, call = culprit.runner, culprit.call
     call.blocked += blocked
-    notice = LoopBlocked(run=call.run, at=runner.now(), call=call, step=call.step, location=location, duration=blocked)
+    now = runner.now()
+    call.interruptions += (("blocked", now - blocked, now),)
+    notice = LoopBlocked(run=call.run, at=now, call=call, step=call.step, location=location, duration=blocked)
     runner.blocked = notice
     if runner.chain.hears(LoopBlocked):
         runner.chain.notice(notice)

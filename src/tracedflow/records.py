@@ -56,11 +56,12 @@ class AttemptRecord:
     trace_id: str | None = None  # 32 hexadecimal digits
     span_id: str | None = None  # 16 hexadecimal digits
     measurements: tuple[tuple[str, float, str], ...] = ()  # (name, value, unit)
+    interruptions: tuple[tuple[str, float, float], ...] = ()  # (waiting | queued | blocked, from, until); else it ran
 
 
 Row: TypeAlias = tuple[str | int | float | None, ...]
 """An attempt as one flat tuple: the scalar fields, then the count of inputs and (id, type, cause) of each, the count of
-events out and (id, type) of each, then (name, value, unit) of each measurement."""
+events out and (id, type) of each, then (name, value, unit) of each measurement and (what, from, until) of each interruption."""
 
 Listener: TypeAlias = "Callable[[Row, StepCall, bool], None]"
 """Hears of each attempt of a run as it is recorded: the row, the call, and whether the execution is over."""
@@ -131,13 +132,15 @@ class RecordLog(Sequence[AttemptRecord]):
         rest: list[Any] = list(row[len(_SCALARS) :])
         inputs = _take(rest, 3)
         outputs = _take(rest, 2)
+        triples = [(rest[at], rest[at + 1], rest[at + 2]) for at in range(0, len(rest), 3)]
         return AttemptRecord(
             run_id=self._run_id,
             workflow=self._workflow,
             events_in=tuple((number, kind) for number, kind, _ in inputs),
             causes=tuple(cause for _, _, cause in inputs),
             events_out=tuple((number, kind) for number, kind in outputs),
-            measurements=tuple((rest[at], rest[at + 1], rest[at + 2]) for at in range(0, len(rest), 3)),
+            measurements=tuple(triple for triple in triples if isinstance(triple[2], str)),
+            interruptions=tuple(triple for triple in triples if not isinstance(triple[2], str)),
             **scalars,
         )
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from opentelemetry.sdk.trace import TracerProvider
 
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowRuntimeError, step
 from tracedflow.events import HumanResponseEvent
 from tracedflow.inspect.accounting import account
 from tracedflow.inspect.critical import critical_path
 from tracedflow.inspect.diff import compare
-from tracedflow.inspect.executions import executions_of
+from tracedflow.inspect.executions import executions_of, within
+from tracedflow.inspect.trace_file import read_runs
 from tracedflow.inspect.whatif import slots_seen, what_if
 from tracedflow.records import AttemptRecord
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
-from tracedflow.testing import run_virtual
+from tracedflow.telemetry import tracing
+from tracedflow.telemetry.sdk import TraceFile
+from tracedflow.testing import run_virtual, virtual_time
 
 
 class Item(Event):
@@ -280,3 +287,126 @@ def test_more_items_and_more_attempts_are_divergences() -> None:
     assert retried.first is not None
     assert (retried.first.kind, retried.first.first, retried.first.second) == ("attempts", "1", "3")
     assert retried.slower[0][0] == "work"
+
+
+# ------------------------------------------------------------------------------------------------------ when it was
+
+
+class Interrupted(Workflow):
+    """One slot: the first execution waits from 1 to 3, then for the slot until 8, and runs on till 10; the other runs from 1 to 8."""
+
+    @step
+    async def begin(self, ev: StartEvent) -> list[Item]:
+        return [Item(n=0), Item(n=1)]
+
+    @step(num_workers=1)
+    async def work(self, ctx: Context, ev: Item) -> Done:
+        if ev.n == 0:
+            await asyncio.sleep(1)
+            await ctx.wait_for_event(Answer)
+            await asyncio.sleep(2)
+        else:
+            await asyncio.sleep(7)
+        return Done(n=ev.n)
+
+    @step
+    async def end(self, ev: list[Done]) -> StopEvent:
+        return StopEvent()
+
+
+async def interrupted() -> tuple[float, Sequence[AttemptRecord]]:
+    handler = Interrupted().run()
+    await asyncio.sleep(3)
+    handler.ctx.send_event(Answer())
+    await handler
+    return handler.record[0].enqueued_at, handler.record
+
+
+def test_a_wait_and_the_queueing_after_it_are_where_they_were() -> None:
+    began, records = run_virtual(interrupted())
+    first, second = [each for each in executions_of(records).values() if each.step == "work"]
+    found = [(part, round(start - began, 3), round(end - began, 3)) for part, start, end in first.stretches() if end - start > 1e-6]
+    assert found == [("running", 0, 1), ("waiting", 1, 3), ("queued", 3, 8), ("running", 8, 10)]
+    assert [part for part, start, end in second.stretches() if end - start > 1e-6] == ["queued", "running"]
+    assert all(record.interruptions == () for record in records if record.execution != first.number)
+
+
+def test_the_account_has_every_execution_and_their_sums_are_those_of_the_steps() -> None:
+    _, records = run_virtual(interrupted())
+    found = account(records)
+    assert len(found.executions) == len({record.execution for record in records})
+    for of in found.steps:
+        own = [each for each in found.executions if each.step == of.step]
+        assert sum(each.total for each in own) == pytest.approx(of.total)
+    first = next(each for each in found.executions if each.step == "work")
+    assert (first.waiting, first.queued, first.running) == (pytest.approx(2), pytest.approx(5), pytest.approx(3))
+    (end,) = [each for each in found.executions if each.step == "end"]
+    assert end.joining == pytest.approx(2, abs=1e-3)  # the second was there at 8, the first at 10
+
+
+def test_each_attempt_has_its_own_interruptions() -> None:
+    class Twice(Workflow):
+        @step(retry_policy=retry_policy(wait=wait_fixed(4), stop=stop_after_attempt(2)))
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(1)
+            with suppress(TimeoutError):
+                await ctx.wait_for_event(Answer, waiter_id=f"{ctx.retry_info().retry_number}", timeout=2)
+            if ctx.retry_info().retry_number == 0:
+                raise ConnectionError
+            return StopEvent()
+
+    records = records_of(Twice(timeout=60))
+    began = records[0].enqueued_at
+    shown = [[(what, round(start - began, 3), round(end - began, 3)) for what, start, end in record.interruptions] for record in records]
+    assert shown == [[("waiting", 1, 3)], [("waiting", 8, 10)]]
+    (execution,) = executions_of(records).values()
+    parts = [(part, round(end - start, 3)) for part, start, end in execution.stretches() if end - start > 1e-6]
+    assert parts == [("running", 1), ("waiting", 2), ("backoff", 4), ("running", 1), ("waiting", 2)]
+
+
+async def test_a_step_that_blocks_the_loop_says_when() -> None:
+    class Blocks(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(0.2)
+            time.sleep(0.4)  # noqa: ASYNC251 - the mistake that is to be seen
+            return StopEvent()
+
+    handler = Blocks(telemetry=False).run()
+    await handler
+    (record,) = handler.record
+    ((what, start, end),) = record.interruptions
+    assert what == "blocked"
+    assert end - start == pytest.approx(record.blocked)
+    assert record.started_at + 0.15 < start < end <= record.ended_at + 1e-3
+    (execution,) = executions_of([record]).values()
+    assert [part for part, begin, until in execution.stretches() if until - begin > 1e-3][:2] == ["running", "blocked"]
+
+
+def test_overlapping_interruptions_count_once_and_waits_are_exact() -> None:
+    record = AttemptRecord(
+        run_id="r", workflow="F", step="s", execution=1, attempt=1, events_in=(), causes=(), started_at=0.0, ended_at=10.0,
+        interruptions=(("blocked", 1.0, 4.0), ("waiting", 3.0, 6.0), ("queued", 6.0, 7.0), ("blocked", 5.0, 12.0)),
+    )  # fmt: skip
+    assert list(within(record)) == [
+        ("running", 0.0, 1.0), ("blocked", 1.0, 3.0), ("waiting", 3.0, 6.0), ("queued", 6.0, 7.0), ("blocked", 7.0, 10.0),
+    ]  # fmt: skip
+
+
+@virtual_time()
+async def test_a_trace_file_says_when_too(tmp_path: Path) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    file = TraceFile(tmp_path / "runs.jsonl", provider.resource)
+    provider.add_span_processor(file)
+    tracing.on_record = file.add_record
+    try:
+        handler = Interrupted(telemetry=False, middleware=[tracing.Tracing(provider)]).run()
+        await asyncio.sleep(3)
+        await handler.send_event(Answer())
+        await handler
+    finally:
+        tracing.on_record = None
+        provider.shutdown()
+    (run,) = read_runs(file.path)
+    assert run.attempts == list(handler.record)
+    assert [len(record.interruptions) for record in run.attempts if record.step == "work"] == [0, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from tests.telemetry.conftest import Spans
 from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
+from tracedflow.context import current_scope
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from tracedflow.telemetry import Console, Hidden, LogCorrelation, Logs, Metrics, Tracing, redaction, tracing
 from tracedflow.telemetry.capture import captured
@@ -116,6 +118,121 @@ def _without_source_lines(text: str) -> str:
     return "\n".join(
         line for line in text.replace("\\n", "\n").splitlines() if 'text="canary' not in line and '"canary-nested"' not in line
     )
+
+
+class Nested(BaseModel):
+    secret: SecretStr
+    note: str
+
+
+class Account(BaseModel):
+    customer: str = ""
+    words: list[dict[str, str]] = []
+    nested: Nested | None = None
+
+
+class Keeps(Workflow):
+    """Puts canaries into its store in each way, and quotes them in its errors, none of which an event has held."""
+
+    @step
+    async def fill(self, ctx: Context[Account], ev: StartEvent) -> Part:
+        await ctx.store.set("customer", "canary-customer")
+        async with ctx.store.edit_state() as state:
+            state.words.append({"word": "canary-word"})
+            state.nested = Nested(secret=SecretStr("can"), note="canary-note")
+        return Part(text="go on")
+
+    @step(retry_policy=retry_policy(wait=wait_fixed(0), stop=stop_after_attempt(3)))
+    async def quote(self, ctx: Context[Account], ev: Part) -> StopEvent:
+        state = await ctx.store.get_state()
+        assert state.nested is not None
+        match ctx.retry_info().retry_number:
+            case 0:
+                logging.getLogger("shop").error("about %s", state.customer)
+                raise ValueError(f"diagnosis: {state.customer!r} {state.words}")
+            case 1:
+                async with ctx.store.edit_state() as draft:
+                    draft.customer = "canary-draft"
+                    raise ValueError(f"diagnosis: {draft.customer}")
+            case _:
+                await Quotes(telemetry=False, middleware=self._middleware).run(text=state.nested.note)
+                raise AssertionError
+
+
+class Quotes(Workflow):
+    @step
+    async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await ctx.store.set("inner", {"deep": ("canary-inner",)})
+        try:
+            raise ValueError(f"diagnosis: {ev.text} {await ctx.store.get('inner')}")
+        finally:
+            await ctx.store.set("other", "canary-other")
+
+
+async def test_a_canary_in_the_store_appears_nowhere_at_default_settings(
+    spans: Spans, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry, console, said = CollectorRegistry(), io.StringIO(), io.StringIO()
+    file = TraceFile(tmp_path / "runs.jsonl", Resource.create())
+    spans.provider.add_span_processor(file)
+    handler_of_logs = logging.StreamHandler(said)
+    handler_of_logs.addFilter(LogCorrelation(mask=True))
+    logging.getLogger("shop").addHandler(handler_of_logs)
+    caplog.set_level(logging.CRITICAL)  # what is not masked on request is the application's own affair
+    logging.getLogger("shop").setLevel(logging.INFO)
+    try:
+        with pytest.raises(ValueError, match="canary-inner"):
+            await Keeps(timeout=5, telemetry=False, middleware=layers(spans, registry, console)).run()
+    finally:
+        logging.getLogger("shop").removeHandler(handler_of_logs)
+        logging.getLogger("shop").setLevel(logging.NOTSET)
+    exits = {
+        "spans": "\n".join(span.to_json() for span in spans.ended),
+        "metrics": generate_latest(registry).decode(),
+        "console": console.getvalue(),
+        "logs": said.getvalue(),
+        "file": file.path.read_text(),
+    }
+    assert exits["spans"].count("diagnosis: ") >= 6
+    assert "about ***" in exits["logs"]
+    lines = {
+        name: "\n".join(line for line in text.replace("\\n", "\n").splitlines() if 'customer = "' not in line)
+        for name, text in exits.items()
+    }
+    assert {(name, text[max(0, text.find("canary-") - 60) :][:90]) for name, text in lines.items() if "canary-" in text} == set()
+    assert "diagnosis: '***' [{'word': '***'}]" in exits["spans"]  # names of keys are shown
+
+
+async def test_values_that_left_the_store_are_no_longer_looked_for() -> None:
+    seen: list[str] = []
+
+    class Clears(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            async with ctx.store.edit_state() as state:
+                state.word = "a draft that was committed"
+            await ctx.store.set("word", "another one")
+            call = current_scope.get().call  # type: ignore[union-attr]
+            seen.append(redaction.mask("a draft that was committed, another one", redaction.given_to(call)))
+            return StopEvent()
+
+    await Clears(telemetry=False).run()
+    assert seen == ["a draft that was committed, ***"]
+
+
+async def test_a_store_of_a_hundred_thousand_strings_holds_no_error_up(spans: Spans) -> None:
+    class Big(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.store.set("first", "canary-first")
+            await ctx.store.set("many", [f"text number {number}" for number in range(100_000)])
+            raise ValueError("diagnosis: canary-first")
+
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="diagnosis"):
+        await Big(telemetry=False, middleware=[Tracing(spans.provider)]).run()
+    assert time.perf_counter() - began < 2
+    assert spans.one("run_step only").status.description == "diagnosis: ***"
 
 
 # ------------------------------------------------------------------------------------------------------ on request

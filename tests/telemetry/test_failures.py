@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Sampler
 from prometheus_client import CollectorRegistry, Counter
 
 from tests.telemetry.conftest import ByHand, Spans
 from tests.telemetry.programs import Everything, answered
+from tests.telemetry.test_setup import NO_SDK, ROOT
 from tracedflow import Chain, Context, Event, StartEvent, StopEvent, Workflow, WorkflowTimeoutError, step, telemetry
 from tracedflow.records import RecordLog
-from tracedflow.telemetry import Console, Logs, Metrics, Tracing
+from tracedflow.telemetry import Console, DropCollecting, Logs, Metrics, Tracing, tracing
+from tracedflow.telemetry.sdk import TraceFile
 from tracedflow.testing import run_virtual
 
 
@@ -60,10 +67,23 @@ class BrokenStream:
         return False
 
 
+_made: list[TracerProvider] = []
+
+
 def provider_with(processor: SpanProcessor) -> TracerProvider:
-    provider = TracerProvider()
+    provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(processor)
+    _made.append(provider)
     return provider
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    logging.disable(logging.CRITICAL)
+    while _made:
+        _made.pop().shutdown()
+    logging.disable(logging.NOTSET)
 
 
 def clashing() -> CollectorRegistry:
@@ -73,18 +93,27 @@ def clashing() -> CollectorRegistry:
     return registry
 
 
+def full_disk() -> Tracing:
+    """Traces into a file on a disk that has no room, spans and records both."""
+    file = TraceFile("/dev/full", Resource.get_empty())
+    tracing.on_record = file.add_record
+    return Tracing(provider_with(file))
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         lambda: Tracing(provider_with(BrokenProcessor("start"))),
         lambda: Tracing(provider_with(BrokenProcessor("end"))),
         lambda: Tracing(provider_with(SimpleSpanProcessor(BrokenExporter()))),
+        lambda: Tracing(provider_with(DropCollecting(BatchSpanProcessor(BrokenExporter(), schedule_delay_millis=1)))),
         lambda: Tracing(TracerProvider(sampler=BrokenSampler())),
+        lambda: full_disk(),
         lambda: Metrics(clashing()),
         lambda: Console(BrokenStream()),  # type: ignore[arg-type]
         Logs,
     ],
-    ids=["processor at start", "processor at end", "exporter", "sampler", "registry", "console", "nothing"],
+    ids=["processor at start", "processor at end", "exporter", "batches", "sampler", "disk full", "registry", "console", "nothing"],
 )
 async def test_the_outcome_and_the_records_are_those_without_telemetry(layer: Any) -> None:
     logging.disable(logging.CRITICAL)
@@ -93,10 +122,51 @@ async def test_the_outcome_and_the_records_are_those_without_telemetry(layer: An
         assert await answered(handler) == "done"
     finally:
         logging.disable(logging.NOTSET)
+        tracing.on_record = None
     outcomes = sorted((record.step, record.outcome) for record in handler.record)
     plain = Everything(timeout=30, telemetry=False).run()
     await answered(plain)
     assert outcomes == sorted((record.step, record.outcome) for record in plain.record)
+
+
+WITHOUT = """
+import asyncio, json, logging, sys
+logging.disable(logging.CRITICAL)
+from tests.telemetry.programs import Everything, answered
+from tracedflow import telemetry
+if not {alone}:
+    assert not telemetry.setup().active
+async def main():
+    handler = Everything(timeout=30).run()
+    assert await answered(handler) == "done"
+    print(json.dumps(sorted((record.step, record.outcome) for record in handler.record)))
+asyncio.run(main())
+"""
+BROKEN_SDK = NO_SDK.replace('ImportError("broken " + name)', 'AttributeError("a version that does not fit")')
+
+
+@pytest.mark.parametrize(
+    ("before", "alone", "variables"),
+    [
+        ("", True, {}),
+        ("", False, {"OTEL_SDK_DISABLED": "true"}),
+        (NO_SDK, False, {}),
+        (BROKEN_SDK, False, {}),
+        (BROKEN_SDK, True, {"OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider"}),
+    ],
+    ids=["no provider", "switched off", "no SDK", "an SDK that fails on import", "one that is asked for and fails"],
+)
+async def test_the_outcome_and_the_records_are_the_same_without_an_sdk(before: str, alone: bool, variables: dict[str, str]) -> None:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "TRACEDFLOW_"))}
+    environment = {**kept, **variables, "PYTHONPATH": str(ROOT)}
+    script = "import sys\n" + before + WITHOUT.replace("{alone}", str(alone))
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    plain = Everything(timeout=30, telemetry=False).run()
+    await answered(plain)
+    assert [tuple(each) for each in json.loads(done.stdout)] == sorted((record.step, record.outcome) for record in plain.record)
 
 
 async def test_a_clash_in_the_registry_is_said_and_the_other_metrics_are_there(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -319,7 +320,10 @@ def test_what_cannot_be_made_is_said_and_left_out(signal: Any, monkeypatch: pyte
 
 
 def test_an_exporter_whose_settings_are_wrong_is_left_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
+    def refuse() -> Any:
+        raise ValueError("no such compression")
+
+    monkeypatch.setattr(_exporters, "import_module", lambda name: SimpleNamespace(OTLPSpanExporter=refuse))
     assert _exporters.made("TRACES", ["otlp"]) == []
     assert "the exporter could not be made" in caplog.text
 

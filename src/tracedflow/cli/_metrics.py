@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.error import HTTPError
@@ -18,13 +19,14 @@ from ..inspect.summary import summarize
 from ..telemetry import names
 from ._documents import numbers
 from ._files import runs_in
-from ._output import AsJson, say, say_json, say_table
+from ._output import AsJson, say, say_json, say_table, say_title
 from ._wrong import Wrong
 
 _TIMEOUT = 5.0  # seconds
 _MOST_BYTES = 50_000_000
-_SAMPLE = re.compile(r"(tracedflow_\w+?)(?:\{(.*)\})? ([^\s{}]+)(?: -?\d[\d.e+]*)?(?: # .*)?")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_SAMPLE = re.compile(rf"(tracedflow_\w+)(?:\{{((?:{_LABEL.pattern},?)*)\}})? (?P<value>\S+)(?: -?\d\S*)?(?: # .*)?")
+_PLACES = {each.name: place for place, each in enumerate(names.METRICS)}
 _PARTS = ("_bucket", "_count", "_sum")
 
 
@@ -64,8 +66,16 @@ def _show_samples(source: str, as_json: bool) -> None:
     if as_json:
         say_json({"url": url, "metrics": [each.document for each in found]})
     else:
-        rows = [(each.name, ", ".join(f"{key}={value}" for key, value in each.labels.items()), each.told) for each in found]
-        say_table(("metric", "labels", "value"), rows, whole=1)
+        for name, samples in groupby(found, key=lambda each: each.name):
+            _show_family(name, list(samples))
+
+
+def _show_family(name: str, samples: list[_Sample]) -> None:
+    labels = list(dict.fromkeys(label for each in samples for label in each.labels))
+    say_title(name)
+    rows = [(*(each.labels.get(label) or "-" for label in labels), each.told) for each in samples]
+    say_table((*labels, "value"), sorted(rows))
+    say()
 
 
 @dataclass(slots=True)
@@ -107,7 +117,10 @@ def _whole(url: str) -> str:
     """Return a URL with what is usually left out; what is neither that nor a file is said."""
     has_port = re.search(r"^[\w.-]+:\d+(/|$)", url) is not None
     whole = url if "://" in url or not has_port else f"http://{url}"
-    parts = urlsplit(whole)
+    try:
+        parts = urlsplit(whole)
+    except ValueError as error:
+        raise Wrong(f"{url} is no address of metrics: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise Wrong(f"{url} is neither a file nor an address of metrics; give one such as http://localhost:8000/metrics")
     return whole if parts.path else f"{whole}/metrics"
@@ -133,12 +146,21 @@ def _samples(text: str) -> list[_Sample]:
         sample = _SAMPLE.fullmatch(line)
         if sample is None or sample[1].endswith("_created"):
             continue
-        name, labels, value = sample[1], dict(_LABEL.findall(sample[2] or "")), _number(sample[3])
+        name, labels, value = sample[1], _in_order(sample[1], dict(_LABEL.findall(sample[2] or ""))), _number(sample["value"])
         part = next((each for each in _PARTS if name.endswith(each) and name.removesuffix(each) in histograms), "")
         bound = labels.pop("le", None) if part == "_bucket" else None
         base = name.removesuffix(part)
         _take(found.setdefault((base, tuple(sorted(labels.items()))), _Sample(base, labels)), part, bound, value)
-    return list(found.values())
+    return sorted(found.values(), key=lambda each: _PLACES.get(each.name, len(_PLACES)))  # the gauges of a process come last otherwise
+
+
+def _in_order(name: str, labels: dict[str, str]) -> dict[str, str]:
+    """Return labels in the order of their declaration; an exposition has them by the alphabet."""
+    declared = next((each.labels for each in names.METRICS if name.startswith(each.name)), ())
+    return {
+        label: labels[label]
+        for label in (*(each for each in declared if each in labels), *(each for each in labels if each not in declared))
+    }
 
 
 def _take(sample: _Sample, part: str, bound: str | None, value: float) -> None:

@@ -50,6 +50,11 @@ def say_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int 
         say(line)
 
 
+def say_title(text: str) -> None:
+    """Write what stands above a table."""
+    Screen(sys.stdout).write(((text, "bold"),))
+
+
 def say_heading(run: RecordedRun) -> None:
     """Write what run this is, and how it ended."""
     style: Style = "bad" if run.outcome in FAILURES else "good" if run.outcome == "success" else "odd"

@@ -6,7 +6,7 @@ Of the run: the parts of its critical path, with the engine's own share, = its w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..records import AttemptRecord
@@ -14,6 +14,26 @@ from .critical import PARTS, CriticalPath, Part, critical_path
 from .durations import short
 from .executions import Execution, executions_of
 from .tables import table, without_empty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionTime:
+    """Where the time of one step execution went, in seconds. `blocked` is a part of `running`."""
+
+    execution: int
+    step: str
+    ready_at: float  # run clock: when it could run, if there were a slot
+    joining: float  # before that: since the first event of its join was there
+    queued: float
+    running: float
+    blocked: float
+    backoff: float
+    waiting: float
+
+    @property
+    def total(self) -> float:
+        """From readiness to the end."""
+        return self.queued + self.running + self.backoff + self.waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +63,7 @@ class Accounting:
     wall: float  # seconds
     path: CriticalPath
     steps: tuple[StepTime, ...] = field(default=())  # most on the critical path first
+    executions: tuple[ExecutionTime, ...] = field(default=())  # in the order in which they became ready
 
     @property
     def parts(self) -> dict[Part, float]:
@@ -61,46 +82,60 @@ def account(records: Sequence[AttemptRecord], started: float | None = None, ende
     """Return where the time of one run went; `started` and `ended` are the run's own, if known."""
     path = critical_path(records, started, ended)
     known = executions_of(records)
+    joining = _joining(known)
+    executions = tuple(_execution_time(each, joining.get(each.number, 0.0)) for each in known.values())
+    of_step: dict[str, list[ExecutionTime]] = {}
+    for time in executions:
+        of_step.setdefault(time.step, []).append(time)
     on_path = path.steps
-    of_step: dict[str, list[Execution]] = {}
-    for execution in known.values():
-        of_step.setdefault(execution.step, []).append(execution)
-    steps = [_step_time(step, of, _joining(of, known), on_path.get(step, 0.0)) for step, of in of_step.items()]
-    return Accounting(wall=path.duration, path=path, steps=tuple(sorted(steps, key=lambda each: -each.on_path)))
+    steps = [_step_time(step, of, on_path.get(step, 0.0)) for step, of in of_step.items()]
+    return Accounting(wall=path.duration, path=path, steps=tuple(sorted(steps, key=lambda each: -each.on_path)), executions=executions)
 
 
-def _step_time(step: str, executions: Sequence[Execution], joining: float, on_path: float) -> StepTime:
+def _execution_time(execution: Execution, joining: float) -> ExecutionTime:
     sums = dict.fromkeys(PARTS, 0.0)
-    for execution in executions:
-        for part, begin, end in execution.stretches():
-            sums[part] += end - begin
-    return StepTime(
-        step=step,
-        executions=len(executions),
+    for part, begin, end in execution.stretches():
+        sums[part] += end - begin
+    return ExecutionTime(
+        execution=execution.number,
+        step=execution.step,
+        ready_at=execution.ready_at,
+        joining=joining,
         queued=sums["queued"],
         running=sums["running"] + sums["blocked"],
         blocked=sums["blocked"],
         backoff=sums["backoff"],
         waiting=sums["waiting"],
-        joining=joining,
+    )
+
+
+def _step_time(step: str, executions: Sequence[ExecutionTime], on_path: float) -> StepTime:
+    return StepTime(
+        step=step,
+        executions=len(executions),
+        queued=sum(each.queued for each in executions),
+        running=sum(each.running for each in executions),
+        blocked=sum(each.blocked for each in executions),
+        backoff=sum(each.backoff for each in executions),
+        waiting=sum(each.waiting for each in executions),
+        joining=sum(each.joining for each in executions),
         on_path=on_path,
     )
 
 
-def _joining(executions: Sequence[Execution], known: dict[int, Execution]) -> float:
-    """Add up, over the joins of a step, the time from its first event to its last."""
-    seconds = 0.0
-    first: float | None = None  # of a join by `collect_events`: when its first event came
-    for execution in executions:
+def _joining(known: Mapping[int, Execution]) -> dict[int, float]:
+    """Return, by the execution that completes a join, the time from the join's first event to its last."""
+    found: dict[int, float] = {}
+    begun: dict[str, float] = {}  # by step, of a join by `collect_events`: when its first event came
+    for execution in known.values():
         if execution.outcome == "collecting":
-            first = execution.ready_at if first is None else first
-        elif first is not None:
-            seconds += execution.ready_at - first
-            first = None
+            begun.setdefault(execution.step, execution.ready_at)
+        elif execution.step in begun:
+            found[execution.number] = execution.ready_at - begun.pop(execution.step)
         elif len(execution.causes) > 1:
             sent = [known[cause].ended_at for cause in execution.causes if cause in known]
-            seconds += max(0.0, execution.ready_at - min(sent, default=execution.ready_at))
-    return seconds
+            found[execution.number] = max(0.0, execution.ready_at - min(sent, default=execution.ready_at))
+    return found
 
 
 _COLUMNS = ("step", "runs", "on path", "running", "blocked", "queued", "backoff", "waiting", "joining")

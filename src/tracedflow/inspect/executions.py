@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from ..records import AttemptRecord, Outcome
 
@@ -60,28 +60,59 @@ class Execution:
         return max(before, key=lambda each: (each.ended_at, each.number), default=None)
 
     def stretches(self) -> Iterator[tuple[Stretch, float, float]]:
-        """Yield (what, from, until), without gaps, from its readiness to its end.
-
-        A record says how long an attempt waited and was blocked, not when: blocked is put first, a wait in the middle.
-        """
+        """Yield (what, from, until), without gaps, from its readiness to its end."""
         at = self.ready_at
         for record in self.attempts:
             backoff = min(max(0.0, record.started_at - at), record.backoff)
             yield "backoff", at, at + backoff
             yield "queued", at + backoff, record.started_at
-            yield from _within(record)
+            yield from within(record)
             at = record.ended_at
 
 
 _AT_ONCE = 0.001  # seconds that the engine may take between an end and what follows
 
 
-def _within(record: AttemptRecord) -> Iterator[tuple[Stretch, float, float]]:
+def within(record: AttemptRecord) -> Iterator[tuple[Stretch, float, float]]:
+    """Yield (what, from, until), without gaps, from the start of an attempt to its end."""
+    if not record.interruptions:
+        yield from _supposed(record)
+        return
+    at = record.started_at
+    for what, begin, end in _apart(record):
+        if begin > at:
+            yield "running", at, begin
+        yield what, begin, end
+        at = end
+    if record.ended_at > at:
+        yield "running", at, record.ended_at
+
+
+def _apart(record: AttemptRecord) -> list[tuple[Stretch, float, float]]:
+    """Return the interruptions in order and without overlaps: while a branch of the step waits, another one may block the loop."""
+    free = [(record.started_at, record.ended_at)]
+    found: list[tuple[Stretch, float, float]] = []
+    for what, begin, end in sorted(record.interruptions, key=lambda each: each[0] == "blocked"):  # how long it waited is exact
+        left: list[tuple[float, float]] = []
+        for low, high in free:
+            start, stop = max(low, begin), min(high, end)
+            if start >= stop:
+                left.append((low, high))
+                continue
+            found.append((cast("Stretch", what), start, stop))
+            left += [each for each in ((low, start), (stop, high)) if each[0] < each[1]]
+        free = left
+    return sorted(found, key=lambda each: each[1])
+
+
+def _supposed(record: AttemptRecord) -> Iterator[tuple[Stretch, float, float]]:
+    """Yield the parts of an attempt of which nobody said when they were: blocked first, a wait in the middle."""
     begin, end = record.started_at, record.ended_at
     body = max(0.0, end - begin)
     blocked = min(body, record.blocked)
     parked = min(body - blocked, record.waiting)
-    running = min(body - blocked - parked, max(0.0, record.running - blocked))
+    left = body - blocked - parked
+    running = min(left, max(0.0, record.running - blocked)) if record.running else left  # it may be known of its span alone
     queued = body - blocked - parked - running  # for a slot, after a wait
     before = running / 2 if parked or queued else running
     at = begin

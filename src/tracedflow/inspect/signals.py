@@ -87,15 +87,15 @@ class _Answering:
         if not self._is_over:
             self._is_over = True
             if self._listener is not None:
-                self._listener.close()
-            self._wake(_OVER)
+                self._listener.hide()
+            self._wake(_OVER)  # the thread closes what it waits at
 
     def forked(self) -> None:
         """Begin anew in a child: threads do not survive a fork, and the socket is the parent's."""
         if self._is_over:
             return
         if self._listener is not None:
-            self._listener.forget()
+            self._listener.close()
         os.close(self._woken)
         os.close(self._waking)
         self._start()
@@ -123,6 +123,8 @@ class _Answering:
                     break
                 elif woken in ready:
                     _print(self._stream)
+        if listener is not None:
+            listener.close()
         os.close(woken)
         os.close(waking)
 

@@ -61,14 +61,13 @@ class Listener:
                 asker.settimeout(_ANSWER)
                 asker.sendall(text)
 
-    def close(self) -> None:
-        """Be gone."""
-        self.socket.close()
+    def hide(self) -> None:
+        """Be found no more."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def forget(self) -> None:
-        """Let go of the socket of the parent, after a fork."""
+    def close(self) -> None:
+        """Let go of the socket; its file stays: after a fork it is the parent's."""
         self.socket.close()
 
 

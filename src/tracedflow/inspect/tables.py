@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _GAP = "  "
-_LEAST = 10  # columns that a cell keeps, however narrow the terminal is
+_LEAST = 8  # columns that a cell keeps, however narrow the terminal is
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, width: int | None = None, whole: int = 0) -> list[str]:

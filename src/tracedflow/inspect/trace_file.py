@@ -365,7 +365,7 @@ def _begun(record: Mapping[str, Any], facts: dict[str, Any]) -> _Span:
 def _record(data: Mapping[str, Any]) -> AttemptRecord:
     """Return a record; fields that a later release added are left out."""
     known = {key: value for key, value in data.items() if key in _FIELDS}
-    for key in ("events_in", "events_out", "measurements"):
+    for key in ("events_in", "events_out", "measurements", "interruptions"):
         known[key] = tuple(tuple(item) for item in known.get(key, ()))
     known["causes"] = tuple(known.get("causes", ()))
     return AttemptRecord(**known)

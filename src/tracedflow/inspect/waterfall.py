@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from ..outcomes import FAILURES
 from ..records import AttemptRecord
 from .durations import short
+from .executions import within
 
 Phase: TypeAlias = Literal["queued", "running", "backoff", "waiting", "blocked"]
 Style: TypeAlias = Literal["plain", "bold", "dim", "good", "bad", "odd", "queued", "running", "backoff", "waiting", "blocked"]
@@ -211,21 +212,14 @@ def _dominant(phases: Sequence[tuple[Phase, float]], low: float, high: float) ->
 
 
 def _phases(row: _Row) -> list[tuple[Phase, float]]:
-    """Return the parts of an execution in the order of time.
-
-    A record says how long an attempt waited and was blocked, not when: blocked is drawn first, a wait in the middle.
-    """
+    """Return the parts of an execution in the order of time."""
     phases: list[tuple[Phase, float]] = []
     at = row.start
     for record in row.attempts:
         before = max(0.0, record.started_at - at)
         backoff = min(before, record.backoff)
-        body = max(0.0, record.ended_at - record.started_at)
-        blocked = min(body, record.blocked)
-        waiting = min(body - blocked, record.waiting)
-        rest = (body - blocked - waiting) / 2
-        phases.extend([("backoff", backoff), ("queued", before - backoff), ("blocked", blocked)])
-        phases.extend([("running", rest), ("waiting", waiting), ("running", rest)])
+        phases.extend([("backoff", backoff), ("queued", before - backoff)])
+        phases.extend((part, end - begin) for part, begin, end in within(record))
         at = record.ended_at
     return phases
 

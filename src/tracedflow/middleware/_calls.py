@@ -89,6 +89,7 @@ class StepCall:
     collecting: bool = field(default=False, init=False)  # its last `collect_events` answered None
     collected: tuple[Cause, ...] = field(default=(), init=False)  # what its completed joins are made of
     measurements: Sequence[tuple[str, float, str]] = field(default=(), init=False)  # (name, value, unit)
+    interruptions: tuple[tuple[str, float, float], ...] = field(default=(), init=False)  # (waiting | queued | blocked, from, until)
     cancel_reason: str | None = field(default=None, init=False)  # cancelled | run_timeout | sibling_failed | suspended
     span_context: object | None = field(default=None, init=False)
     trace_id: str | None = field(default=None, init=False)

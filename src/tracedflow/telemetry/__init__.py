@@ -87,8 +87,8 @@ def setup(
     """
     try:
         from .sdk import start
-    except ImportError as error:
-        _log.warning("no telemetry is sent: the OpenTelemetry SDK cannot be imported (%s). pip install opentelemetry-sdk", error)
+    except Exception as error:  # noqa: BLE001 - not only ImportError: versions that do not fit each other fail in many ways
+        _log.warning("no telemetry is sent: the OpenTelemetry SDK cannot be imported (%r). pip install opentelemetry-sdk", error)
         if _process.current is None:
             _process.current = Telemetry()
         return _process.current

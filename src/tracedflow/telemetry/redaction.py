@@ -12,6 +12,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from ..context import current_scope
+from ..context.serializers._types import dynamic
 from ..outcomes import error_type
 
 if TYPE_CHECKING:
+    from .._scope import StepScope
     from ..middleware import StepCall
 
 _log = logging.getLogger("tracedflow.telemetry")
@@ -77,10 +80,30 @@ def mask(text: str, sources: Iterable[object]) -> str:
 
 
 def given_to(call: StepCall) -> tuple[object, ...]:
-    """Return what a text about a step may repeat: its inputs, the run's arguments, what it collected and the answers of its waits."""
+    """Return what a text about a step may repeat.
+
+    These are its inputs, the run's arguments, what it collected, the answers of its waits, and what the store holds now.
+    """
     scope = current_scope.get()
-    memo = scope.execution.memo if scope is not None and scope.call is call else None
-    return (*call.inputs, call.run.start_event, *(memo or {}).values())
+    if scope is None or scope.call is not call:
+        return (*call.inputs, call.run.start_event)
+    return (*call.inputs, call.run.start_event, *(scope.execution.memo or {}).values(), *_stored(scope))
+
+
+class _Texts(tuple[tuple[str, int], ...]):
+    """Strings that were found, each with the length from which on it is masked: what they were found in may change."""
+
+    __slots__ = ()
+
+
+def _stored(scope: StepScope) -> Iterator[_Texts]:
+    """Yield the strings in the values of the run's store, and of the draft of an edit that was not committed; not its keys."""
+    store = scope.runner.context._store
+    for model in (getattr(store, "_state", None), getattr(store, "_draft", None)):
+        if isinstance(model, BaseModel):
+            seen: set[int] = set()
+            values = [*model.__dict__.values(), *dynamic(model).values()]
+            yield _Texts(islice(chain.from_iterable(_strings(value, seen) for value in values), _MOST_VALUES))
 
 
 class _Given(tuple[object, ...]):
@@ -174,7 +197,7 @@ def _common(left: str, right: str) -> int:
 
 def _secret_texts(sources: Iterable[object]) -> Iterator[str]:
     for source in sources:
-        for count, (text, shortest) in enumerate(_strings(source, set())):
+        for count, (text, shortest) in enumerate(source if isinstance(source, _Texts) else _strings(source, set())):
             if count >= _MOST_VALUES:
                 break
             for form in (text, repr(text)[1:-1]):

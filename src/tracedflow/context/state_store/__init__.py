@@ -81,6 +81,7 @@ class InMemoryStateStore(Generic[StateT]):
 
     def __init__(self, initial_state: StateT) -> None:
         self._state = initial_state
+        self._draft: StateT | None = None  # of the last edit, until it is committed: an error in it may quote what it was given
         self._turns = Turns()
         self._walking = threading.RLock()  # held while the state is changed or copied, never over an await
 
@@ -165,9 +166,9 @@ class InMemoryStateStore(Generic[StateT]):
             RuntimeError: called inside another `edit_state` block of the same task.
         """
         async with self._turn("edit_state"):
-            draft = self._copy()
+            draft = self._draft = self._copy()
             yield draft
-            self._state = draft
+            self._state, self._draft = draft, None
 
     @asynccontextmanager
     async def _turn(self, method: str) -> AsyncGenerator[None]:
