@@ -66,6 +66,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_stream",
         "_lifecycle",
         "_turn",
+        "_lead",
         "_watchdog",
         "_permits",
         "_parking",

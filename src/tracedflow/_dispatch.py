@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -54,26 +53,9 @@ class Dispatcher:
         assert runner is not None
         return await runner.execute(call)
 
-    async def work(self, scope: StepScope) -> None:
-        """Run a step in its own task, and in the same task whatever follows it alone: a task costs more than the engine.
-
-        Each execution runs in a context of its own all the same.
-        """
-        runner = scope.runner
-        try:
-            await self.dispatch(scope)
-            following = runner.take_next(scope)
-            while following is not None:
-                following.task = scope.task
-                await _in_context(runner.new_context(), self.dispatch(following))
-                following = runner.take_next(following)
-        except Exception as error:  # noqa: BLE001 - whatever a step raises is handled below this: it is the engine's own fault
-            runner.crashed(error)
-
     async def dispatch(self, scope: StepScope) -> None:
         """Take one step execution from its start to its end."""
         runner = scope.runner
-        runner.unbegun -= 1
         if runner.ending is not None:  # it ended before this one's first turn
             return
         current_scope.set(scope)
@@ -169,25 +151,6 @@ class Dispatcher:
         scope.returned = result
         check_result(scope, result)  # here too, so that every layer sees it fail
         return cast("StepResult", result)
-
-
-@types.coroutine
-def _in_context(context: contextvars.Context, step: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
-    """Await a coroutine in another context than the task's, by driving it by hand."""
-    try:
-        awaited = context.run(step.send, None)
-        while True:
-            try:
-                received = yield awaited
-            except GeneratorExit:
-                context.run(step.close)
-                raise
-            except BaseException as error:  # noqa: BLE001 - a cancellation: the coroutine's to handle
-                awaited = context.run(step.throw, error)
-            else:
-                awaited = context.run(step.send, received)
-    except StopIteration:
-        return
 
 
 def _scope() -> StepScope:

@@ -130,7 +130,7 @@ async def tear_down(runner: Runner) -> None:
         child.cancel(f"the run that started it ended ({ending.status})", hard=True, reason=reason)
     for scope in scopes:
         scope.cancel(reason)
-    tasks = [*(scope.task for scope in scopes), *(child.task for child in runner.children)]
+    tasks = [*(scope.task for scope in scopes), *(child.task for child in runner.children), *runner.lead.coming]
     if not tasks:
         return
     try:

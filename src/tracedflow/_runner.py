@@ -16,6 +16,7 @@ from ._announce import dropped, joined, publish, routed
 from ._deadline import Deadline
 from ._dispatch import Dispatcher, current_runner
 from ._ending import STOP_REASONS, Ending, annotate, close_resources, last_event, recover, tear_down
+from ._lead import Lead
 from ._lifecycle import Lifecycle
 from ._permits import acquire
 from ._report import report_of
@@ -26,7 +27,7 @@ from ._snapshot import SavedRun
 from ._stalls import StallWatch
 from ._stepwise import Stepper
 from ._stream import EventLog, EventStream
-from ._turn import Turn, may_go_on, turn_of
+from ._turn import Turn, turn_of
 from .clock import active as active_clock
 from .context import Context
 from .errors import QueueFullError, WorkflowCancelledByUser, WorkflowStalledError
@@ -95,13 +96,11 @@ class Runner:
         self.handler: WorkflowHandler[Any]
         self.task: asyncio.Task[None]
         self.steps: dict[str, BoundStep] = workflow._bound_steps(graph)
-        self._step_context: contextvars.Context | None = None
+        self.step_context: contextvars.Context | None = None  # what each execution has a copy of; None: it has not begun
         self.ready: deque[st.Execution] = deque()
         self.choose: Callable[[deque[st.Execution]], st.Execution] = deque[st.Execution].popleft  # a test tool may explore others
         self.turn: Turn = turn_of(self.loop)
-        self._going_on: StepScope | None = None  # the execution whose task is free to go on
-        self._next: StepScope | None = None  # what it goes on with
-        self.unbegun: int = 0  # executions that were started and have not run yet
+        self.lead: Lead = Lead(self)
         self.timers: dict[int, asyncio.TimerHandle] = {}
         self.ending: Ending | None = None
         self._over: asyncio.Future[None] = self.loop.create_future()
@@ -117,7 +116,7 @@ class Runner:
     @property
     def has_begun(self) -> bool:
         """Whether its first turn of the loop has come, and a permit if it needs one."""
-        return self._step_context is not None
+        return self.step_context is not None
 
     @property
     def is_over(self) -> bool:
@@ -159,14 +158,10 @@ class Runner:
                 routed(self, command)
             else:
                 self._carry_out(command)
-        ended, self._going_on = self._going_on, None
         if self._stepwise:
             self.stepper.look()
         elif self.ready:
-            if ended is not None and may_go_on(self, ended, ended.ended_at):
-                self._next = self._open(self.choose(self.ready), ended.ended_at)
-            else:
-                self.start_ready()
+            self.lead.take()
         if not self.state.executions:
             self.stalls.look()
         if self.deadline.pauses:
@@ -177,7 +172,7 @@ class Runner:
         first: Sequence[InternalDispatchEvent] = ()
         if expose_internal and not self.log.closed:
             if self.lifecycle is None:
-                self.lifecycle = Lifecycle(self.state, self.ready, stepwise=self._stepwise)
+                self.lifecycle = Lifecycle(self.state, self.ready if self._stepwise else (), stepwise=self._stepwise)
             if self.has_begun:
                 first = self.lifecycle.now()
         return EventStream(self.log, offset, expose_internal=expose_internal, first=first)
@@ -190,7 +185,6 @@ class Runner:
         except QueueFullError as error:
             self.step_failed(scope, error)
             return
-        self._going_on = scope
         scope.ended_at = self.now()
         self.apply(scope.completion(events, stream=stream, at=scope.ended_at))
         self.forget(scope)
@@ -267,33 +261,15 @@ class Runner:
             case _:
                 assert_never(command)
 
-    def start_ready(self) -> bool:
-        """Start whatever is ready, in order; return whether there was anything."""
-        now = self.now()
-        found = bool(self.ready)
-        while self.ready and not self.is_over:
-            scope = self._open(self.choose(self.ready), now)
-            scope.task = self.loop.create_task(self.dispatcher.work(scope), context=self.new_context())
-        return found
-
-    def _open(self, execution: st.Execution, now: float) -> StepScope:
+    def open(self, execution: st.Execution, now: float) -> StepScope:
+        """Return what a step execution runs in that is about to begin."""
         scope = self.scopes[execution.id] = StepScope(self, self.steps[execution.step], execution, now)
-        self.unbegun += 1
         return scope
 
     def new_context(self) -> contextvars.Context:
         """Return a context for one step execution: what one sets, no other sees."""
-        assert self._step_context is not None
-        return self._step_context.copy()
-
-    def take_next(self, done: StepScope) -> StepScope | None:
-        """Return the execution that the task of an ended one shall go on with, if there is one."""
-        following, self._next = self._next, None
-        if following is not None and done.task.cancelling():
-            # Before Python 3.13 a request to cancel cannot be taken back: the successor must not inherit it.
-            following.task = self.loop.create_task(self.dispatcher.work(following), context=self.new_context())
-            return None
-        return following
+        assert self.step_context is not None
+        return self.step_context.copy()
 
     def resume(self, command: st.Resume) -> None:
         """Let a parked step go on."""
@@ -392,7 +368,7 @@ class Runner:
     async def execute(self, call: RunCall) -> StopEvent | None:
         """Run the steps: the innermost part of the run's chain."""
         self.call = call
-        self._step_context = contextvars.copy_context()
+        self.step_context = contextvars.copy_context()
         self.deadline.start()
         if self.ending is None:
             self.apply(self._first_input())

@@ -76,7 +76,9 @@ class Stepper:
         if runner.lifecycle is not None:
             for execution in runner.ready:
                 runner.log.tell(runner.lifecycle.started(execution))
-        return runner.start_ready() or bool(put_off)
+        found = bool(runner.ready or put_off)
+        runner.lead.take_each()  # what they send is not ready before the next call
+        return found
 
     def _is_busy(self) -> bool:
         runner = self._runner
