@@ -101,21 +101,23 @@ class Dispatcher:
 
     async def _recorded(self, scope: StepScope, call: StepCall) -> StepResult:
         """Make one attempt through its layers, and its record."""
-        backoff_before = scope._marks[1]
+        step, queued_before, backoff_before = scope.step, call.queued, scope._marks[1]
+        started = scope.runner.now() if call.attempts else call.started_at
         scope.begin_attempt()
-        started = scope.runner.now() if scope.call.attempts > 1 else call.started_at
-        queued_before = scope.call.queued
         traced: AttemptCall | None = None
         result: StepResult = None
         error: BaseException | None = None
         try:
-            layers = self.chain.single_attempt if scope.step.policy is None else self.chain.attempt
-            if layers is None:
-                result = await self.call_step(scope, call.inputs)
-            else:
-                backoff = scope.call.backoff - backoff_before
+            layers = self.chain.single_attempt if step.policy is None else self.chain.attempt
+            if layers is not None:
+                backoff = call.backoff - backoff_before
                 traced = AttemptCall(step=call, attempt=scope.attempt, last_error=scope.execution.last_error, backoff=backoff)
                 result = await layers(traced)
+            else:
+                result = checked(scope, await called(scope))
+        except asyncio.CancelledError as caught:
+            error = caught if layers is not None or _is_cancelled(scope) else nobodys(scope)
+            raise error from (None if error is caught else caught)
         except BaseException as caught:
             error = caught
             raise
@@ -125,32 +127,42 @@ class Dispatcher:
             scope.end_attempt(started, queued_before, result, error, traced)
 
     async def _attempt(self, call: AttemptCall) -> StepResult:
-        return await self.call_step(_scope(), call.step.inputs)
-
-    async def call_step(self, scope: StepScope, inputs: tuple[Event, ...]) -> StepResult:
-        """Call the user's step. Its time limit is innermost, so that every layer sees a `StepTimeoutError`."""
-        step = scope.step
-        arguments = step.arguments(inputs, scope)
+        """The innermost `attempt`."""
+        scope = _scope()
         try:
-            if step.config.resources:
-                call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
-                result = await _in_time(scope, _supplied(scope, arguments, call))
-            elif not step.is_async:
-                result = await _in_time(scope, _in_thread(scope, step.fn, arguments))
-            elif step.timeout is None:
-                result = await step.fn(**arguments)
-            else:
-                result = await _in_time(scope, step.fn(**arguments))
+            return checked(scope, await called(scope))
         except asyncio.CancelledError as error:
             if _is_cancelled(scope):
                 raise
-            raise StepCancelledError(
-                f"Step `{scope.call.step}` ({step.config.place}) raised CancelledError, but nobody cancelled it; "
-                "a task that it awaited was probably cancelled"
-            ) from error
-        scope.returned = result
-        check_result(scope, result)  # here too, so that every layer sees it fail
-        return cast("StepResult", result)
+            raise nobodys(scope) from error
+
+
+def called(scope: StepScope) -> Awaitable[Any]:
+    """Call the user's step. Its time limit is innermost, so that every layer sees a `StepTimeoutError`."""
+    step = scope.step
+    arguments = step.arguments(scope.call.inputs, scope)
+    if step.config.resources:
+        call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
+        return _in_time(scope, _supplied(scope, arguments, call))
+    if not step.is_async:
+        return _in_time(scope, _in_thread(scope, step.fn, arguments))
+    attempt: Coroutine[Any, Any, Any] = step.fn(**arguments)
+    return attempt if step.timeout is None else _in_time(scope, attempt)
+
+
+def checked(scope: StepScope, result: Any) -> StepResult:
+    """Return what a step may return. Checked here too, so that every layer sees it fail."""
+    scope.returned = result
+    check_result(scope, result)
+    return cast("StepResult", result)
+
+
+def nobodys(scope: StepScope) -> StepCancelledError:
+    """Return what a step raises that ends with a CancelledError which nobody asked for."""
+    return StepCancelledError(
+        f"Step `{scope.call.step}` ({scope.step.config.place}) raised CancelledError, but nobody cancelled it; "
+        "a task that it awaited was probably cancelled"
+    )
 
 
 def _scope() -> StepScope:
@@ -226,7 +238,7 @@ async def _grace(scope: StepScope, future: asyncio.Future[Any]) -> None:
         _log.warning("run %s of %s: %s still runs", scope.runner.run_id, scope.call.workflow, text)
 
 
-_watchdog.step_callers.update((Dispatcher.call_step.__code__, _in_time.__code__, _supplied.__code__))
+_watchdog.step_callers.update(caller.__code__ for caller in (Dispatcher._recorded, Dispatcher._attempt, _in_time, _supplied))
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

@@ -97,7 +97,7 @@ def _active_steps(error: WorkflowTimeoutError) -> list[str]:
 def annotate(error: BaseException, scope: StepScope) -> None:
     """Leave the user's own frames on the exception, and say where it was raised."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code is not Dispatcher.call_step.__code__:
+    while trace is not None and trace.tb_frame.f_code not in _watchdog.step_callers:
         trace = trace.tb_next
     inner = None if trace is None else trace.tb_next
     while inner is not None and inner.tb_next is not None and _is_between(inner.tb_frame.f_code):

@@ -107,6 +107,7 @@ class Runner:
         self._warned: set[str] = set()
         self.resumes = resumes
         self.sent_early: list[tuple[Event, str | None]] = [] if resumes is None else list(resumes.early)
+        self._hops = not (self._stepwise or settings.max_queued is not None or settings.pause_timeout)
         self.stepper: Stepper = Stepper(self)
         self.lifecycle: Lifecycle | None = None  # made for the first reader of internal events
         self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
@@ -172,6 +173,7 @@ class Runner:
         first: Sequence[InternalDispatchEvent] = ()
         if expose_internal and not self.log.closed:
             if self.lifecycle is None:
+                self._hops = False  # it follows every input
                 self.lifecycle = Lifecycle(self.state, self.ready if self._stepwise else (), stepwise=self._stepwise)
             if self.has_begun:
                 first = self.lifecycle.now()
@@ -186,8 +188,20 @@ class Runner:
             self.step_failed(scope, error)
             return
         scope.ended_at = self.now()
-        self.apply(scope.completion(events, stream=stream, at=scope.ended_at))
+        if not self._hops or len(events) != 1 or stream or not self._hop(scope, events[0]):
+            self.apply(scope.completion(events, stream=stream, at=scope.ended_at))
         self.forget(scope)
+
+    def _hop(self, scope: StepScope, event: Event) -> bool:
+        """Go on to the one step that takes what an execution returned, if it is that simple."""
+        call = scope.call
+        following = st.hop(self.state, scope.execution, event, scope.ended_at, call._outgoing, call.span_context, self.graph)
+        if following is None:
+            return False
+        routed(self, st.Routed(following.inputs[0], (following.step,), False))
+        self.ready.append(following)
+        self.lead.take()
+        return True
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
         """Hear from the dispatcher that a step execution ended badly, or was stopped."""

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -104,7 +105,7 @@ class StepScope:
             config=step.config,
             execution=execution.id,
             inputs=(inputs[0].event,) if len(inputs) == 1 else tuple([envelope.event for envelope in inputs]),
-            origin=self._origin,
+            origin=partial(_causes, inputs),  # not a method: each execution would be a cycle, which only the garbage collector frees
             enqueued_at=execution.ready_at,
             started_at=now,
             headers=inputs[0].headers if inputs else None,
@@ -112,9 +113,6 @@ class StepScope:
         queued = now - execution.ready_at
         if queued > 0:
             self.call.queued = queued
-
-    def _origin(self) -> tuple[Cause, ...]:
-        return tuple([cause_of(envelope) for envelope in self.execution.inputs])
 
     @property
     def context(self) -> Context[Any]:
@@ -127,18 +125,22 @@ class StepScope:
 
     def begin_attempt(self) -> None:
         """Start counting anew; a repeated call of the same order is then the same call."""
+        call, execution = self.call, self.execution
+        if call.attempts:
+            self._begin_again(call)
+        self.attempt = execution.failures + 1  # those before a resume count
+        call.attempts += 1
+        if execution.first_started_at is None:
+            execution.first_started_at = call.started_at
+
+    def _begin_again(self, call: StepCall) -> None:
         if self._pending is not None:
             self.write_record(last=False)  # of the attempt before
-        self.attempt = self.execution.failures + 1  # those before a resume count
-        self.call.attempts += 1
         self._order = None
-        self.call.collecting = False
-        self._emitted_before = len(self.call.emitted)
-        self._measured_before = len(self.call.measurements)
-        if self.call.attempts > 1:  # what a failed attempt sent in this process is sent again
-            self.sent_calls = 0
-        if self.execution.first_started_at is None:
-            self.execution.first_started_at = self.call.started_at
+        call.collecting = False
+        self._emitted_before = len(call.emitted)
+        self._measured_before = len(call.measurements)
+        self.sent_calls = 0  # what a failed attempt sent in this process is sent again
 
     def delay_after(self, error: Exception) -> float | None:
         """Ask the retry policy; None: the step failed for good."""
@@ -365,7 +367,8 @@ class StepScope:
     def close(self) -> None:
         """End for good: the Context can only send from now on."""
         self.ended = True
-        self.release_limit()
+        if self._permit is not None:
+            self.release_limit()
         if self._parked:
             self._leave_waits()
         if self.helpers:
@@ -435,6 +438,10 @@ def _input_row(envelope: st.Envelope) -> tuple[int, str, int | None]:
 def _flat(groups: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
     """Return the parts of all groups in a row."""
     return groups[0] if len(groups) == 1 else chain.from_iterable(groups)
+
+
+def _causes(inputs: tuple[st.Envelope, ...]) -> tuple[Cause, ...]:
+    return tuple([cause_of(envelope) for envelope in inputs])
 
 
 def cause_of(envelope: st.Envelope) -> Cause:

@@ -20,6 +20,7 @@ from ._commands import (
     SetTimer,
     Start,
 )
+from ._hop import hop
 from ._inputs import (
     FORMAT,
     AbandonWait,
@@ -104,6 +105,7 @@ __all__ = [
     "Tally",
     "Wait",
     "admit",
+    "hop",
     "is_over",
     "new_state",
     "park",

@@ -96,7 +96,7 @@ def admit(state: RunState, step: str, inputs: tuple[Envelope, ...], at: float, s
     if scopes:
         state.streams[scopes[-1]].live += 1
     lane = state.lanes[step]
-    if lane.in_use < lane.slots and not lane.ready and not lane.resuming:
+    if lane.has_room:
         start(state, lane, execution, out)
     else:
         state.queued += 1

@@ -27,6 +27,10 @@ class Routes(Protocol):
         """Return the names of the steps that take events of this class as a list."""
         ...
 
+    def only_taker(self, event: type[Event], /) -> str | None:
+        """Return the step that takes events of this class and is all that ever follows from them; None: there is more to it."""
+        ...
+
     def take(self, step: str, /) -> int | None:
         """Return how many events a collecting step needs; None: all that can come."""
         ...
@@ -126,6 +130,11 @@ class Lane:
     in_use: int = 0
     resuming: deque[tuple[int, int, Envelope | None]] = field(default_factory=deque[tuple[int, int, Envelope | None]])
     ready: deque[int] = field(default_factory=deque[int])
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new execution can start at once: there is a slot, and nobody stands before it."""
+        return self.in_use < self.slots and not self.ready and not self.resuming
 
 
 @dataclass(slots=True, eq=False)
