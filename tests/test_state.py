@@ -182,8 +182,7 @@ class Watched:
     def carry_out(self, command: st.Command) -> None:
         state = self.state
         match command:
-            case st.Start():
-                execution = command.execution
+            case st.Execution() as execution:
                 assert state.executions.get(execution.id) is execution or st.is_over(state)
                 assert execution.id not in self.live, "started twice"
                 assert all(envelope.taken for envelope in execution.inputs)
@@ -775,14 +774,14 @@ def test_a_backoff_that_is_over_by_the_resume_starts_again_at_once() -> None:
     run = begun({})
     run.feed(st.AttemptFailed(the_one(run).id, 60.0, 1000.0))
     state = saved_and_loaded(run.state)
-    assert [type(command) for command in st.reduce(state, st.Restart(1060.0), run.graph)] == [st.Start]
+    assert [type(command) for command in st.reduce(state, st.Restart(1060.0), run.graph)] == [st.Execution]
 
 
 def test_a_run_that_was_suspended_and_then_saved_goes_on() -> None:
     run = begun({})
     st.reduce(run.state, st.End("suspended"), run.graph)
     state = saved_and_loaded(run.state)
-    assert [type(command) for command in st.reduce(state, st.Restart(2000.0), run.graph)] == [st.Start]
+    assert [type(command) for command in st.reduce(state, st.Restart(2000.0), run.graph)] == [st.Execution]
     assert state.status == "running"
 
 

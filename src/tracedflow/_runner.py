@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from . import _live
 from . import _state as st
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from .workflow import Workflow
 
 _log = logging.getLogger("tracedflow")
+
+_Shortcut: TypeAlias = Callable[..., list[st.Command] | None]
 
 
 class Runner:
@@ -107,7 +109,7 @@ class Runner:
         self._warned: set[str] = set()
         self.resumes = resumes
         self.sent_early: list[tuple[Event, str | None]] = [] if resumes is None else list(resumes.early)
-        self._hops = not (self._stepwise or settings.max_queued is not None or settings.pause_timeout)
+        self._has_shortcuts = not (self._stepwise or settings.max_queued is not None or settings.pause_timeout)
         self.stepper: Stepper = Stepper(self)
         self.lifecycle: Lifecycle | None = None  # made for the first reader of internal events
         self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
@@ -152,13 +154,16 @@ class Runner:
         commands = st.reduce(self.state, happened, self.graph)
         if self.lifecycle is not None:
             commands = self.lifecycle.follow(happened, commands)
+        self._carry_out(commands)
+
+    def _carry_out(self, commands: Sequence[st.Command]) -> None:
         for command in commands:
-            if type(command) is st.Start:
-                self.ready.append(command.execution)
+            if type(command) is st.Execution:
+                self.ready.append(command)
             elif type(command) is st.Routed:
                 routed(self, command)
             else:
-                self._carry_out(command)
+                self._carry_out_rare(command)
         if self._stepwise:
             self.stepper.look()
         elif self.ready:
@@ -173,7 +178,7 @@ class Runner:
         first: Sequence[InternalDispatchEvent] = ()
         if expose_internal and not self.log.closed:
             if self.lifecycle is None:
-                self._hops = False  # it follows every input
+                self._has_shortcuts = False  # it follows every input
                 self.lifecycle = Lifecycle(self.state, self.ready if self._stepwise else (), stepwise=self._stepwise)
             if self.has_begun:
                 first = self.lifecycle.now()
@@ -188,19 +193,25 @@ class Runner:
             self.step_failed(scope, error)
             return
         scope.ended_at = self.now()
-        if not self._hops or len(events) != 1 or stream or not self._hop(scope, events[0]):
+        if stream or len(events) != 1 or not self._takes_shortcut(st.complete, scope, events[0], scope.ended_at):
             self.apply(scope.completion(events, stream=stream, at=scope.ended_at))
         self.forget(scope)
 
-    def _hop(self, scope: StepScope, event: Event) -> bool:
-        """Go on to the one step that takes what an execution returned, if it is that simple."""
-        call = scope.call
-        following = st.hop(self.state, scope.execution, event, scope.ended_at, call._outgoing, call.span_context, self.graph)
-        if following is None:
+    def send(self, scope: StepScope, event: Event, target: str | None) -> None:
+        """Hear that a step execution sends an event."""
+        at = self.now()
+        if target is not None or not self._takes_shortcut(st.send, scope, event, at):
+            call = scope.call
+            self.apply(st.Send(event, at, call.execution, call.step, target, call._outgoing, call.span_context))
+
+    def _takes_shortcut(self, way: _Shortcut, scope: StepScope, event: Event, at: float) -> bool:
+        if not self._has_shortcuts:
             return False
-        routed(self, st.Routed(following.inputs[0], (following.step,), False))
-        self.ready.append(following)
-        self.lead.take()
+        call = scope.call
+        commands = way(self.state, scope.execution, event, at, call._outgoing, call.span_context, self.graph)
+        if commands is None:
+            return False
+        self._carry_out(commands)
         return True
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
@@ -252,7 +263,7 @@ class Runner:
 
     # --- commands ---
 
-    def _carry_out(self, command: st.Rare) -> None:
+    def _carry_out_rare(self, command: st.Rare) -> None:
         match command:
             case st.Resume():
                 self.resume(command)

@@ -342,7 +342,8 @@ class StepScope:
         key = self._key(f"collect:{buffer}", None)
         known, answer = self.recall(key)
         if not known:
-            on_loop(self, lambda: self.runner.apply(st.Collect(self.execution.id, key, event, buffer, expected)))
+            asked = st.Collect(self.execution.id, key, event, buffer, expected)
+            on_loop(self, self.runner.apply, asked)
             _, answer = self.recall(key)
         self.call.collecting = answer is None
         return cast("list[Event] | None", answer)
@@ -367,6 +368,7 @@ class StepScope:
     def close(self) -> None:
         """End for good: the Context can only send from now on."""
         self.ended = True
+        self._context = None  # they know each other: a cycle, which only the garbage collector would free
         if self._permit is not None:
             self.release_limit()
         if self._parked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ._commands import Command, Resume, Start
+from ._commands import Command, Resume
 from ._model import Envelope, Execution, Lane, RunState
 
 
@@ -21,8 +21,9 @@ def start(state: RunState, lane: Lane, execution: Execution, out: list[Command])
     execution.holds_slot = True
     execution.phase = "running"
     for envelope in execution.inputs:
-        take(state, envelope)
-    out.append(Start(execution))
+        if not envelope.taken:
+            take(state, envelope)
+    out.append(execution)
 
 
 def pump(state: RunState, lane: Lane, out: list[Command]) -> None:
@@ -96,7 +97,7 @@ def admit(state: RunState, step: str, inputs: tuple[Envelope, ...], at: float, s
     if scopes:
         state.streams[scopes[-1]].live += 1
     lane = state.lanes[step]
-    if lane.has_room:
+    if lane.in_use < lane.slots and not lane.ready and not lane.resuming:
         start(state, lane, execution, out)
     else:
         state.queued += 1

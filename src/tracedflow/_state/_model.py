@@ -131,11 +131,6 @@ class Lane:
     resuming: deque[tuple[int, int, Envelope | None]] = field(default_factory=deque[tuple[int, int, Envelope | None]])
     ready: deque[int] = field(default_factory=deque[int])
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a new execution can start at once: there is a slot, and nobody stands before it."""
-        return self.in_use < self.slots and not self.ready and not self.resuming
-
 
 @dataclass(slots=True, eq=False)
 class Buffer:
