@@ -622,7 +622,7 @@ def test_what_stands_behind_the_stop_event_in_a_returned_list_is_dropped_and_not
     run = begun({A: ("two",)})
     run.live.clear()
     out = run.feed(st.Complete(the_one(run).id, [A(n=1), Stop(), A(n=2), B(n=3)], run.tick()))
-    assert [type(command).__name__ for command in out[:3]] == ["Routed", "Start", "Routed"]
+    assert [type(command).__name__ for command in out[:3]] == ["Routed", "Execution", "Routed"]
     tallies = run.state.tallies
     assert (tallies[A].sent, tallies[A].consumed, tallies[A].dropped) == (2, 1, 1)
     assert (tallies[B].sent, tallies[B].dropped) == (1, 1)

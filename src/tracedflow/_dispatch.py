@@ -141,13 +141,15 @@ def called(scope: StepScope) -> Awaitable[Any]:
     """Call the user's step. Its time limit is innermost, so that every layer sees a `StepTimeoutError`."""
     step = scope.step
     arguments = step.arguments(scope.call.inputs, scope)
+    if step.is_plain:
+        awaited: Awaitable[Any] = step.fn(**arguments)
+        return awaited
     if step.config.resources:
         call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
         return _in_time(scope, _supplied(scope, arguments, call))
     if not step.is_async:
         return _in_time(scope, _in_thread(scope, step.fn, arguments))
-    attempt: Coroutine[Any, Any, Any] = step.fn(**arguments)
-    return attempt if step.timeout is None else _in_time(scope, attempt)
+    return _in_time(scope, step.fn(**arguments))
 
 
 def checked(scope: StepScope, result: Any) -> StepResult:

@@ -67,7 +67,13 @@ class Lead:
                 self._take_apart(scope)
                 continue
             scope.task = me
-            yield from self._drive(runner.dispatcher.dispatch(scope), runner.new_context())
+            step, context = runner.dispatcher.dispatch(scope), runner.new_context()
+            try:
+                awaited = context.run(step.send, None)
+            except StopIteration:
+                pass
+            else:
+                yield from self._rest(step, context, awaited)
             if me.cancelling():  # before Python 3.13 a request cannot be taken back: no other execution must inherit it
                 break
             now = scope.ended_at
@@ -80,13 +86,11 @@ class Lead:
                 now = runner.now()
         self._leave()
 
-    def _drive(self, step: Coroutine[Any, Any, None], context: Context) -> Generator[Any, Any, None]:
-        """Drive an execution to its end. Whatever is ready when it has to wait has a task of its own: it will wait, too, most likely."""
-        go: Callable[[Any], Any] = step.send
-        given: Any = None
+    def _rest(self, step: Coroutine[Any, Any, None], context: Context, awaited: Any) -> Generator[Any, Any, None]:
+        """Drive an execution that has to wait to its end. Whatever is ready then gets tasks of its own: it will wait, too, most likely."""
+        go: Callable[[Any], Any]
         try:
             while True:
-                awaited = context.run(go, given)
                 self._leave()
                 try:
                     given = yield awaited
@@ -97,6 +101,7 @@ class Lead:
                 except BaseException as error:  # noqa: BLE001 - a cancellation: the execution's to handle
                     go, given = step.throw, error
                 self._is_taken = True
+                awaited = context.run(go, given)
         except StopIteration:
             return
 

@@ -23,7 +23,7 @@ from .errors import StepCancelledError, StepResultError
 from .events import Event
 from .middleware import AttemptCall, Cause, StepCall, StepResult, WaitEnded, WaitStarted
 from .outcomes import error_type, outcome_of_step
-from .records import Outcome, Row
+from .records import Outcome
 from .retry_policy import RetryInfo, RetryPolicy, ask, seed_for
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class BoundStep:
     context_name: str | None
     is_async: bool
     takes_one: bool  # one event: neither a list nor one of each of several
+    is_plain: bool  # calling it gives all that is to be awaited: no thread, no resource, no time limit
 
     def arguments(self, inputs: tuple[Event, ...], scope: StepScope) -> dict[str, Any]:
         """Return the keywords to call the function with."""
@@ -64,7 +65,10 @@ def bind(config: StepConfig, fn: Callable[..., Any]) -> BoundStep:
     """Bind a step to the function of an instance."""
     is_async = inspect.iscoroutinefunction(fn)
     takes_one = config.collection_param is None and not config.is_multi_slot
-    return BoundStep(config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one)
+    is_plain = is_async and not config.resources and config.timeout is None
+    return BoundStep(
+        config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one, is_plain
+    )
 
 
 class StepScope:
@@ -84,7 +88,7 @@ class StepScope:
     _context: Context[Any] | None = None
     _order: dict[str, int] | None = None
     _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
-    _pending: Row | None = None
+    _pending: tuple[float, float, float, float, float, float, float, str | None] | None = None
     _parking: Parking | None = None
     _permit: Permit | None = None
     _permit_lock: asyncio.Lock | None = None
@@ -100,16 +104,10 @@ class StepScope:
         self.step = step
         self.execution = execution
         inputs = execution.inputs
-        self.call: StepCall = StepCall(
-            run=runner.call,
-            config=step.config,
-            execution=execution.id,
-            inputs=(inputs[0].event,) if len(inputs) == 1 else tuple([envelope.event for envelope in inputs]),
-            origin=partial(_causes, inputs),  # not a method: each execution would be a cycle, which only the garbage collector frees
-            enqueued_at=execution.ready_at,
-            started_at=now,
-            headers=inputs[0].headers if inputs else None,
-        )
+        events = (inputs[0].event,) if len(inputs) == 1 else tuple([envelope.event for envelope in inputs])
+        origin = partial(_causes, inputs)  # not a method: each execution would be a cycle, which only the garbage collector frees
+        headers = inputs[0].headers if inputs else None
+        self.call: StepCall = StepCall(runner.call, step.config, execution.id, events, origin, execution.ready_at, now, headers)
         queued = now - execution.ready_at
         if queued > 0:
             self.call.queued = queued
@@ -391,11 +389,9 @@ class StepScope:
         parked = call.waiting - waiting + call.queued - queued_before
         self.outcome = outcome_of_step(call, result, error)
         self.error = None if error is None else error_type(error)
-        span_id = (traced.span_id if traced is not None else None) or call.span_id
         self._pending = (
-            call.config.name, call.execution, self.attempt, call.enqueued_at, started, ended, call.queued - queued,
-            ended - started - parked, call.backoff - backoff or 0.0, call.waiting - waiting or 0.0, call.blocked - blocked or 0.0,
-            span_id,
+            started, ended, call.queued - queued, ended - started - parked, call.backoff - backoff or 0.0, call.waiting - waiting or 0.0,
+            call.blocked - blocked or 0.0, (traced.span_id if traced is not None else None) or call.span_id,
         )  # fmt: skip
         if parked or self.step.policy is not None:
             self._marks = (call.queued, call.backoff, call.waiting, call.blocked)
@@ -409,28 +405,20 @@ class StepScope:
 
     def write_record(self, *, last: bool = True) -> None:
         """Write the record of the latest attempt: all that will be left of it. See `records.Row` for its form."""
-        pending, self._pending = self._pending, None
-        if pending is None:
+        if self._pending is None:
             return
+        started, ended, queued, running, backoff, waiting, blocked, span_id = self._pending
+        self._pending = None
         call, inputs = self.call, self.execution.inputs
         emitted = call.emitted[self._emitted_before :] if self._emitted_before else call.emitted
         measured = call.measurements[self._measured_before :]
-        self.runner.records.append(
-            (
-                *pending[:-1],
-                self.outcome,
-                self.error,
-                call.trace_id,
-                pending[-1],
-                len(inputs),
-                *(_flat([_input_row(envelope) for envelope in inputs]) if len(inputs) > 1 else _input_row(inputs[0]) if inputs else ()),
-                len(emitted),
-                *(emitted[0] if len(emitted) == 1 else _flat(emitted)),
-                *_flat(measured),
-            ),
-            call,
-            last=last,
-        )
+        row = (
+            call.config.name, call.execution, self.attempt, call.enqueued_at, started, ended, queued, running, backoff, waiting, blocked,
+            self.outcome, self.error, call.trace_id, span_id,
+            len(inputs), *(_input_row(inputs[0]) if len(inputs) == 1 else _flat([_input_row(envelope) for envelope in inputs])),
+            len(emitted), *(emitted[0] if len(emitted) == 1 else _flat(emitted)),
+        )  # fmt: skip
+        self.runner.records.append((*row, *_flat(measured)) if measured else row, call, last=last)
 
 
 def _input_row(envelope: st.Envelope) -> tuple[int, str, int | None]:
@@ -439,7 +427,7 @@ def _input_row(envelope: st.Envelope) -> tuple[int, str, int | None]:
 
 def _flat(groups: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
     """Return the parts of all groups in a row."""
-    return groups[0] if len(groups) == 1 else chain.from_iterable(groups)
+    return chain.from_iterable(groups) if groups else ()
 
 
 def _causes(inputs: tuple[st.Envelope, ...]) -> tuple[Cause, ...]:

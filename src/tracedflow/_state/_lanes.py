@@ -92,8 +92,8 @@ def wake(state: RunState, execution: Execution, parked_on: int, answer: Envelope
 
 def admit(state: RunState, step: str, inputs: tuple[Envelope, ...], at: float, scopes: tuple[int, ...], out: list[Command]) -> Execution:
     """Make a step execution: it starts if there is a slot and nothing before it, else it queues."""
-    execution = Execution(state.next_id(), step, inputs, at, scopes)
-    state.executions[execution.id] = execution
+    state.seq = number = state.seq + 1
+    execution = state.executions[number] = Execution(number, step, inputs, at, scopes)
     if scopes:
         state.streams[scopes[-1]].live += 1
     lane = state.lanes[step]

@@ -55,7 +55,8 @@ def send(
 def _give(
     state: RunState, source: Execution, event: Event, at: float, headers: Mapping[str, str] | None, span_context: object | None, step: str
 ) -> list[Command]:
-    envelope = Envelope(state.next_id(), event, at, source.id, source.step, headers, span_context)
+    state.seq += 1
+    envelope = Envelope(state.seq, event, at, source.id, source.step, headers, span_context)
     envelope.recoveries = source.inputs[0].recoveries  # there is one input where there are no joins
     state.tally(type(event)).sent += 1
     out: list[Command] = [Routed(envelope, (step,), False)]

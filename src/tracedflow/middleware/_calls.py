@@ -61,7 +61,7 @@ class RunCall:
     records: Sequence[AttemptRecord] = ()  # the engine's bounded deque; complete when `call_next` returned
 
 
-@dataclass(kw_only=True)
+@dataclass
 class StepCall:
     """One step execution, over all its attempts. Treat the fields as read-only, except where said.
 
