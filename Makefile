@@ -1,4 +1,4 @@
-# `make demo` and `make test` need python3 (3.11 or newer, with venv), make and git, and nothing done before.
+# `make demo` and `make test` need python3 (3.11 or newer, with.venv), make and git, and nothing done before.
 # Everything is installed into .venv; `make PYTHON=/path/to/python3.12 test` chooses the Python it is made with.
 
 .DEFAULT_GOAL := help
@@ -62,8 +62,8 @@ $(VENV)/.created:
 	  exit 1; \
 	fi; \
 	echo "Setting up $(VENV) with $$("$$chosen" --version)"; \
-	"$$chosen" -m venv --clear $(VENV) || { \
-	  echo "$$chosen could not make a virtual environment; its venv module may be a package of its own (python3-venv)." >&2; \
+	"$$chosen" -m.venv --clear $(VENV) || { \
+	  echo "$$chosen could not make a virtual environment; its.venv module may be a package of its own (python3-venv)." >&2; \
 	  exit 1; \
 	}
 	@touch $@

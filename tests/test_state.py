@@ -79,6 +79,11 @@ class Graph:
     def collectors(self, event: type[Event], /) -> tuple[str, ...]:
         return tuple(step for step, (kinds, _) in self.lists.items() if event in kinds)
 
+    def only_taker(self, event: type[Event], /) -> str | None:
+        takers = self.takers(event)
+        has_more = self.has_joins or issubclass(event, (StopEvent, InputRequiredEvent, HumanResponseEvent))
+        return takers[0] if len(takers) == 1 and not has_more else None
+
     def take(self, step: str, /) -> int | None:
         return self.lists[step][1]
 
@@ -489,6 +494,54 @@ def test_the_same_inputs_give_the_same_state_and_the_same_commands(graph: Graph,
     commands = [[type(command).__name__ for command in st.reduce(again, happened, graph)] for happened in run.inputs]
     assert commands == run.commands
     assert picture(again) == picture(run.state)
+
+
+def shortcut(state: st.RunState, happened: st.Input, graph: Graph) -> list[st.Execution] | None:
+    """Do what happened by its shortcut, if it has one; return what starts."""
+    started: list[st.Execution] = []
+    match happened:
+        case st.Complete(events=[event], stream=False, held_back=False) if happened.execution in state.executions:
+            done = state.executions[happened.execution]
+            sent = st.complete(state, done, event, happened.at, happened.headers, happened.span_context, graph, started)
+        case st.Send(target=None, source=int()) if happened.source in state.executions:
+            source = state.executions[happened.source]
+            sent = st.send(state, source, happened.event, happened.at, happened.headers, happened.span_context, graph, started)
+        case _:
+            return None
+    return None if sent is None else started
+
+
+def both_ways(graph: Graph, slots: dict[str, int], inputs: list[st.Input]) -> int:
+    """Feed two states, one by shortcuts where there are some; they stay the same. Return how many there were."""
+    long, short = st.new_state("r", slots), st.new_state("r", slots)
+    taken = 0
+    for happened in inputs:
+        commands = st.reduce(long, happened, graph)
+        before = picture(short)
+        started = shortcut(short, happened, graph)
+        if started is None:
+            assert picture(short) == before, "a way that is not taken changes nothing"
+            st.reduce(short, happened, graph)
+        else:
+            taken += 1
+            assert [execution.id for execution in started] == [c.id for c in commands if isinstance(c, st.Execution)]
+            assert [type(c) for c in commands if not isinstance(c, st.Execution)] == [st.Routed]
+        assert picture(short) == picture(long)
+    return taken
+
+
+@settings(max_examples=100)
+@given(graphs(), hyp.booleans(), slots_of_steps, hyp.data())
+def test_a_shortcut_changes_the_state_as_the_long_way_does(graph: Graph, plain: bool, slots: dict[str, int], data: hyp.DataObject) -> None:
+    if plain:
+        graph = Graph({step: graph.single.get(step, (KINDS[number % len(KINDS)],)) for number, step in enumerate(STEPS)})
+    both_ways(graph, slots, explore(graph, slots, data.draw).inputs)
+
+
+def test_an_event_that_one_step_takes_goes_the_short_way() -> None:
+    graph = Graph({STEPS[0]: (Go,), STEPS[1]: (A,)})
+    inputs = [st.Begin(Go(), 1.0), st.Send(A(), 2.0, 2, STEPS[0]), st.Complete(2, [A()], 3.0)]  # execution 2 takes event 1
+    assert both_ways(graph, dict.fromkeys(STEPS, 1), inputs) == 2
 
 
 def test_equal_sets_are_saved_alike_whatever_order_they_have() -> None:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _watchdog
 from ._checkpoint import checkpointed
-from ._results import check_result, events_of
+from ._record import end_attempt
+from ._results import check_result
 from ._scope import StepScope
 from ._threads import pool
 from .context import current_scope
 from .errors import StepCancelledError, StepTimeoutError
-from .events import Event, StopEvent
+from .events import StopEvent
 from .middleware import (
     AttemptCall,
     Chain,
@@ -59,14 +60,14 @@ class Dispatcher:
         if runner.ending is not None:  # it ended before this one's first turn
             return
         current_scope.set(scope)
-        result: StepResult = None
+        call = scope.call
         try:
             if scope.step.config.limit is not None:
                 try:
                     await scope.acquire_limit()
                 finally:
-                    scope.call.started_at = runner.now()
-            result = await self.chain.step(scope.call)
+                    call.started_at = runner.now()
+            result = await self.chain.step(call)
             if result is not scope.returned:
                 check_result(scope, result)  # a layer put it there
         except BaseException as error:  # noqa: BLE001 - the runner decides what each kind means
@@ -75,13 +76,14 @@ class Dispatcher:
         else:
             scope.close()
             if scope.attempt == 0:  # a layer answered without calling the step
-                scope.end_attempt(scope.call.started_at, scope.call.queued, result, None, None)
+                scope.started = call.started_at
+                end_attempt(scope, result, None)
             if runner.settings.checkpoint is None or await checkpointed(scope, result):
-                runner.step_completed(scope, events_of(result), stream=isinstance(result, list))
+                runner.step_completed(scope, result)
 
     def _attempts(self, call: StepCall) -> Awaitable[StepResult]:
         """The innermost `step`: one attempt, or as many as the retry policy asks for."""
-        scope = _scope()
+        scope: StepScope = call._scope
         return self._recorded(scope, call) if scope.step.policy is None else self._retried(scope, call)
 
     async def _retried(self, scope: StepScope, call: StepCall) -> StepResult:
@@ -101,14 +103,15 @@ class Dispatcher:
 
     async def _recorded(self, scope: StepScope, call: StepCall) -> StepResult:
         """Make one attempt through its layers, and its record."""
-        step, queued_before, backoff_before = scope.step, call.queued, scope._marks[1]
-        started = scope.runner.now() if call.attempts else call.started_at
+        step = scope.step
+        scope.started = scope.runner.now() if call.attempts else call.started_at
+        scope.queued_at_start, backoff_before = call.queued, scope.marks[1]
         scope.begin_attempt()
         traced: AttemptCall | None = None
         result: StepResult = None
         error: BaseException | None = None
+        layers = self.chain.single_attempt if step.policy is None else self.chain.attempt
         try:
-            layers = self.chain.single_attempt if step.policy is None else self.chain.attempt
             if layers is not None:
                 backoff = call.backoff - backoff_before
                 traced = AttemptCall(step=call, attempt=scope.attempt, last_error=scope.execution.last_error, backoff=backoff)
@@ -124,11 +127,11 @@ class Dispatcher:
         else:
             return result
         finally:
-            scope.end_attempt(started, queued_before, result, error, traced)
+            end_attempt(scope, result, error, traced)
 
     async def _attempt(self, call: AttemptCall) -> StepResult:
         """The innermost `attempt`."""
-        scope = _scope()
+        scope: StepScope = call.step._scope
         try:
             return checked(scope, await called(scope))
         except asyncio.CancelledError as error:
@@ -142,8 +145,8 @@ def called(scope: StepScope) -> Awaitable[Any]:
     step = scope.step
     arguments = step.arguments(scope.call.inputs, scope)
     if step.is_plain:
-        awaited: Awaitable[Any] = step.fn(**arguments)
-        return awaited
+        plain: Awaitable[Any] = step.fn(**arguments)
+        return plain
     if step.config.resources:
         call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
         return _in_time(scope, _supplied(scope, arguments, call))
@@ -165,12 +168,6 @@ def nobodys(scope: StepScope) -> StepCancelledError:
         f"Step `{scope.call.step}` ({scope.step.config.place}) raised CancelledError, but nobody cancelled it; "
         "a task that it awaited was probably cancelled"
     )
-
-
-def _scope() -> StepScope:
-    scope = current_scope.get()
-    assert scope is not None
-    return scope
 
 
 def _is_cancelled(scope: StepScope) -> bool:

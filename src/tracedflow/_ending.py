@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from . import _state as st
 from . import _watchdog
-from ._dispatch import Dispatcher
 from ._scope import StepScope
 from .errors import WorkflowCancelledByUser, WorkflowStalledError, WorkflowTimeoutError
 from .events import (

@@ -74,7 +74,9 @@ class Graph:
             return self._only[event]
         except KeyError:
             takers = self.takers(event)
-            is_plain = len(takers) == 1 and not self.has_joins and not issubclass(event, (StopEvent, InputRequiredEvent, HumanResponseEvent))
+            is_plain = (
+                len(takers) == 1 and not self.has_joins and not issubclass(event, (StopEvent, InputRequiredEvent, HumanResponseEvent))
+            )
             self._only[event] = found = takers[0] if is_plain else None
             return found
 

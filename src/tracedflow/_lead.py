@@ -12,9 +12,11 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from . import _state as st
+from ._scope import StepScope
+
 if TYPE_CHECKING:
     from ._runner import Runner
-    from ._scope import StepScope
 
 
 class Lead:
@@ -36,11 +38,16 @@ class Lead:
         """Let each begin that is ready now, in a task of its own; what they send is left."""
         runner = self._runner
         while runner.ready:
-            self._take_apart(runner.open(runner.choose(runner.ready), runner.now()))
+            self._take_apart(self._open(runner.choose(runner.ready), runner.now()))
 
     def _call(self) -> None:
         runner = self._runner
         self.coming.add(runner.loop.create_task(self._guarded(self._take_all()), context=runner.step_context))
+
+    def _open(self, execution: st.Execution, now: float) -> StepScope:
+        runner = self._runner
+        scope = runner.scopes[execution.id] = StepScope(runner, runner.steps[execution.step], execution, now)
+        return scope
 
     def _take_apart(self, scope: StepScope) -> None:
         runner = self._runner
@@ -59,15 +66,15 @@ class Lead:
         self.coming.discard(me)
         self._is_taken = True
         runner = self._runner
-        ready = runner.ready
+        ready, dispatch, turn = runner.ready, runner.dispatcher.dispatch, runner.turn
         now = runner.now()
         while ready and runner.ending is None:
-            scope = runner.open(runner.choose(ready), now)
+            scope = self._open(runner.choose(ready), now)
             if scope.step.config.own_task:
                 self._take_apart(scope)
                 continue
             scope.task = me
-            step, context = runner.dispatcher.dispatch(scope), runner.new_context()
+            step, context = dispatch(scope), runner.new_context()
             try:
                 awaited = context.run(step.send, None)
             except StopIteration:
@@ -77,7 +84,7 @@ class Lead:
             if me.cancelling():  # before Python 3.13 a request cannot be taken back: no other execution must inherit it
                 break
             now = scope.ended_at
-            if ready and not runner.turn.allows(now):
+            if ready and not turn.allows(now):
                 self._is_taken = False
                 self.coming.add(me)
                 yield  # to everything else that the loop has to do

@@ -8,18 +8,20 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from . import _live
 from . import _state as st
-from ._announce import dropped, joined, publish, routed
+from ._announce import account, dropped, joined, publish, routed
 from ._deadline import Deadline
 from ._dispatch import Dispatcher, current_runner
 from ._ending import STOP_REASONS, Ending, annotate, close_resources, last_event, recover, tear_down
 from ._lead import Lead
 from ._lifecycle import Lifecycle
 from ._permits import acquire
+from ._record import end_attempt, write
 from ._report import report_of
+from ._results import events_of
 from ._scope import BoundStep, StepScope
 from ._sending import check_queue, send_now
 from ._settings import RunSettings
@@ -41,14 +43,12 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .handler import WorkflowHandler
     from .limits import Limiter, Permit
-    from .middleware import Chain
+    from .middleware import Chain, StepResult
     from .records import RunReport
     from .resource._supply import RunResources
     from .workflow import Workflow
 
 _log = logging.getLogger("tracedflow")
-
-_Shortcut: TypeAlias = Callable[..., list[st.Command] | None]
 
 
 class Runner:
@@ -154,16 +154,13 @@ class Runner:
         commands = st.reduce(self.state, happened, self.graph)
         if self.lifecycle is not None:
             commands = self.lifecycle.follow(happened, commands)
-        self._carry_out(commands)
-
-    def _carry_out(self, commands: Sequence[st.Command]) -> None:
         for command in commands:
             if type(command) is st.Execution:
                 self.ready.append(command)
             elif type(command) is st.Routed:
                 routed(self, command)
             else:
-                self._carry_out_rare(command)
+                self._carry_out(command)
         if self._stepwise:
             self.stepper.look()
         elif self.ready:
@@ -184,40 +181,44 @@ class Runner:
                 first = self.lifecycle.now()
         return EventStream(self.log, offset, expose_internal=expose_internal, first=first)
 
-    def step_completed(self, scope: StepScope, events: Sequence[Event], *, stream: bool = False) -> None:
+    def step_completed(self, scope: StepScope, result: StepResult) -> None:
         """Hear from the dispatcher that a step execution ended well."""
+        at = scope.ended_at = self.now()
+        if self._has_shortcuts and isinstance(result, Event):
+            call = scope.call
+            sent = st.complete(self.state, scope.execution, result, at, call._outgoing, call.span_context, self.graph, self.ready)
+            if sent is not None:
+                account(self, call, sent)
+                self.forget(scope)
+                self.lead.take()
+                return
+        events = events_of(result)
         try:
             if events and self.settings.max_queued is not None:
                 check_queue(self, events[0])
         except QueueFullError as error:
             self.step_failed(scope, error)
             return
-        scope.ended_at = self.now()
-        if stream or len(events) != 1 or not self._takes_shortcut(st.complete, scope, events[0], scope.ended_at):
-            self.apply(scope.completion(events, stream=stream, at=scope.ended_at))
+        self.apply(scope.completion(events, stream=isinstance(result, list), at=at))
         self.forget(scope)
 
     def send(self, scope: StepScope, event: Event, target: str | None) -> None:
         """Hear that a step execution sends an event."""
-        at = self.now()
-        if target is not None or not self._takes_shortcut(st.send, scope, event, at):
-            call = scope.call
-            self.apply(st.Send(event, at, call.execution, call.step, target, call._outgoing, call.span_context))
-
-    def _takes_shortcut(self, way: _Shortcut, scope: StepScope, event: Event, at: float) -> bool:
-        if not self._has_shortcuts:
-            return False
-        call = scope.call
-        commands = way(self.state, scope.execution, event, at, call._outgoing, call.span_context, self.graph)
-        if commands is None:
-            return False
-        self._carry_out(commands)
-        return True
+        at, call = self.now(), scope.call
+        if self._has_shortcuts and target is None:
+            sent = st.send(self.state, scope.execution, event, at, call._outgoing, call.span_context, self.graph, self.ready)
+            if sent is not None:
+                account(self, call, sent)
+                if self.ready:
+                    self.lead.take()
+                return
+        self.apply(st.Send(event, at, call.execution, call.step, target, call._outgoing, call.span_context))
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
         """Hear from the dispatcher that a step execution ended badly, or was stopped."""
         if scope.attempt == 0:  # a layer raised, or it was stopped, before the step was called
-            scope.end_attempt(scope.call.started_at, scope.call.queued, None, error, None)
+            scope.started = scope.call.started_at
+            end_attempt(scope, None, error)
         elif scope.error is None:  # its result was refused, or a layer raised after it
             scope.outcome, scope.error = outcome_of_step(scope.call, None, error), error_type(error)
         self.forget(scope)
@@ -244,8 +245,10 @@ class Runner:
 
     def forget(self, scope: StepScope) -> None:
         """Let go of a step execution that has ended, and of the runs that it left behind."""
-        scope.write_record()
-        self.scopes.pop(scope.call.execution, None)
+        if scope.has_unwritten:
+            write(scope, last=True)
+        scope.call._scope = None
+        self.scopes.pop(scope.execution.id, None)
         for child in scope.children or ():
             if child.is_over:
                 continue
@@ -263,7 +266,7 @@ class Runner:
 
     # --- commands ---
 
-    def _carry_out_rare(self, command: st.Rare) -> None:
+    def _carry_out(self, command: st.Rare) -> None:
         match command:
             case st.Resume():
                 self.resume(command)
@@ -285,11 +288,6 @@ class Runner:
                 dropped(self, command)
             case _:
                 assert_never(command)
-
-    def open(self, execution: st.Execution, now: float) -> StepScope:
-        """Return what a step execution runs in that is about to begin."""
-        scope = self.scopes[execution.id] = StepScope(self, self.steps[execution.step], execution, now)
-        return scope
 
     def new_context(self) -> contextvars.Context:
         """Return a context for one step execution: what one sets, no other sees."""

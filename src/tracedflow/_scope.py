@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _state as st
-from . import _watchdog
 from ._bridge import on_loop
 from ._parking import Parking
 from ._permits import acquire
+from ._record import write
 from ._results import NOTHING_YET, check_collect, check_wait
 from .context import Context
 from .decorators import StepConfig
 from .errors import StepCancelledError, StepResultError
 from .events import Event
-from .middleware import AttemptCall, Cause, StepCall, StepResult, WaitEnded, WaitStarted
-from .outcomes import error_type, outcome_of_step
+from .middleware import Cause, StepCall, WaitEnded, WaitStarted
 from .records import Outcome
 from .retry_policy import RetryInfo, RetryPolicy, ask, seed_for
 
@@ -88,14 +86,18 @@ class StepScope:
     _context: Context[Any] | None = None
     _order: dict[str, int] | None = None
     _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
-    _pending: tuple[float, float, float, float, float, float, float, str | None] | None = None
-    _parking: Parking | None = None
+    has_unwritten: bool = False  # an attempt that ended, and has no record yet
+    started: float = 0.0  # of this attempt; run clock
+    ended_attempt: float = 0.0
+    queued_at_start: float = 0.0
+    span_id: str | None = None
+    marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the attempt before
+    emitted_before = 0
+    measured_before = 0
+    parking: Parking | None = None
     _permit: Permit | None = None
     _permit_lock: asyncio.Lock | None = None
     _timeout: asyncio.Timeout | None = None
-    _marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the last attempt
-    _emitted_before = 0
-    _measured_before = 0
     ended_at: float = 0.0
     task: asyncio.Task[None]
 
@@ -108,6 +110,7 @@ class StepScope:
         origin = partial(_causes, inputs)  # not a method: each execution would be a cycle, which only the garbage collector frees
         headers = inputs[0].headers if inputs else None
         self.call: StepCall = StepCall(runner.call, step.config, execution.id, events, origin, execution.ready_at, now, headers)
+        self.call._scope = self  # until it ends: they know each other
         queued = now - execution.ready_at
         if queued > 0:
             self.call.queued = queued
@@ -132,12 +135,12 @@ class StepScope:
             execution.first_started_at = call.started_at
 
     def _begin_again(self, call: StepCall) -> None:
-        if self._pending is not None:
-            self.write_record(last=False)  # of the attempt before
+        if self.has_unwritten:
+            write(self, last=False)  # of the attempt before: a layer called the step twice
         self._order = None
         call.collecting = False
-        self._emitted_before = len(call.emitted)
-        self._measured_before = len(call.measurements)
+        self.emitted_before = len(call.emitted)
+        self.measured_before = len(call.measurements)
         self.sent_calls = 0  # what a failed attempt sent in this process is sent again
 
     def delay_after(self, error: Exception) -> float | None:
@@ -165,6 +168,7 @@ class StepScope:
     async def back_off(self, delay: float, error: Exception) -> None:
         """Give the slot back for `delay` seconds after this error, then wait for one."""
         runner, call = self.runner, self.call
+        write(self, last=False)
         timer = runner.state.seq + 1  # the reducer takes the next number for it
         began = runner.now()
         runner.apply(st.AttemptFailed(self.execution.id, delay, began, error))
@@ -195,7 +199,7 @@ class StepScope:
             finally:
                 waited = self.runner.now() - began
                 self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
-                if self._parking is None:
+                if self.parking is None:
                     self.call.queued += waited
         if self.ended:  # a task that the step left behind asked for it
             self.release_limit()
@@ -247,7 +251,7 @@ class StepScope:
     async def _park(self, wait_id: int, event_type: type[Event], opened: float) -> st.Envelope:
         call, runner = self.call, self.runner
         outcome: Outcome = "cancelled"
-        parking = self._parking = self._parking or Parking(call, self._timeout, opened)
+        parking = self.parking = self.parking or Parking(call, self._timeout, opened)
         parking.open += 1
         ready: float | None = None
         self.release_limit()
@@ -266,15 +270,16 @@ class StepScope:
         finally:
             parking.open -= 1
             if not parking.open:
-                self._end_parking(parking, ready)
+                self.end_parking(parking, ready)
             self._notice_wait_end(wait_id, event_type, outcome, opened, envelope)
         if envelope is None:
             raise TimeoutError(_NO_ANSWER.format(event_type.__name__))
         return envelope
 
-    def _end_parking(self, parking: Parking, ready: float | None = None) -> None:
-        if parking is self._parking:  # not of an attempt before, left behind
-            self._parking = None
+    def end_parking(self, parking: Parking, ready: float | None = None) -> None:
+        """Let the clocks of the attempt go on: it waits no more."""
+        if parking is self.parking:  # not of an attempt before, left behind
+            self.parking = None
             parking.end(self.runner.now(), ready, self._timeout)
 
     def _notice_wait_end(
@@ -375,59 +380,12 @@ class StepScope:
             for helper in tuple(self.helpers):
                 helper.cancel("step ended")
 
-    def end_attempt(
-        self, started: float, queued_before: float, result: StepResult, error: BaseException | None, traced: AttemptCall | None
-    ) -> None:
-        """Take down the attempt that just ended; `write_record` makes its record when its events are known."""
-        call = self.call
-        ended = self.runner.now()
-        if self._parking is not None:  # its code went on without the answer
-            self._end_parking(self._parking)
-        if ended - started > _watchdog.BLOCKED_AFTER:
-            _watchdog.settle(self)
-        queued, backoff, waiting, blocked = self._marks
-        parked = call.waiting - waiting + call.queued - queued_before
-        self.outcome = outcome_of_step(call, result, error)
-        self.error = None if error is None else error_type(error)
-        self._pending = (
-            started, ended, call.queued - queued, ended - started - parked, call.backoff - backoff or 0.0, call.waiting - waiting or 0.0,
-            call.blocked - blocked or 0.0, (traced.span_id if traced is not None else None) or call.span_id,
-        )  # fmt: skip
-        if parked or self.step.policy is not None:
-            self._marks = (call.queued, call.backoff, call.waiting, call.blocked)
-
     def completion(self, events: Sequence[Event], *, stream: bool, at: float) -> st.Complete:
         """Return what the run's state hears when this execution has ended with these events; `stream`: it returned a list."""
         call = self.call
         silent = not events and not call.emitted and not call.collecting
         held_back = self.runner.settings.stepwise
         return st.Complete(call.execution, events, at, call._outgoing, call.span_context, stream, silent, held_back)
-
-    def write_record(self, *, last: bool = True) -> None:
-        """Write the record of the latest attempt: all that will be left of it. See `records.Row` for its form."""
-        if self._pending is None:
-            return
-        started, ended, queued, running, backoff, waiting, blocked, span_id = self._pending
-        self._pending = None
-        call, inputs = self.call, self.execution.inputs
-        emitted = call.emitted[self._emitted_before :] if self._emitted_before else call.emitted
-        measured = call.measurements[self._measured_before :]
-        row = (
-            call.config.name, call.execution, self.attempt, call.enqueued_at, started, ended, queued, running, backoff, waiting, blocked,
-            self.outcome, self.error, call.trace_id, span_id,
-            len(inputs), *(_input_row(inputs[0]) if len(inputs) == 1 else _flat([_input_row(envelope) for envelope in inputs])),
-            len(emitted), *(emitted[0] if len(emitted) == 1 else _flat(emitted)),
-        )  # fmt: skip
-        self.runner.records.append((*row, *_flat(measured)) if measured else row, call, last=last)
-
-
-def _input_row(envelope: st.Envelope) -> tuple[int, str, int | None]:
-    return envelope.id, type(envelope.event).__name__, envelope.source
-
-
-def _flat(groups: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
-    """Return the parts of all groups in a row."""
-    return chain.from_iterable(groups) if groups else ()
 
 
 def _causes(inputs: tuple[st.Envelope, ...]) -> tuple[Cause, ...]:
