@@ -34,8 +34,10 @@ types: $(VENV)/.dev ## both type checkers, strict
 unit: $(VENV)/.dev ## the tests; ARGS="-k join" passes options on
 	$(PY) -m pytest $(ARGS)
 
-coverage: $(VENV)/.dev ## the tests, with the lines and branches they miss
+coverage: $(VENV)/.dev ## the tests, with the lines and branches they miss; fails when the core misses one
 	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
+	@echo "The core:"
+	@$(PY) -m tests.core_coverage
 
 bench: $(VENV)/.runtime ## cost against a bare queue and task; ARGS=--quick for a first look
 	$(PY) -m benchmarks $(ARGS)

@@ -54,16 +54,18 @@ async def interleave(contests: Sequence[Contest], rounds: int) -> dict[str, Roun
 
 
 async def _take_turns(contest: Contest, *, ours_first: bool) -> tuple[float, float]:
+    items, repeats = contest.items, contest.repeats
     if ours_first:
-        ours = await _seconds_per_item(contest.ours, contest)
-        return ours, await _seconds_per_item(contest.bare, contest)
-    bare = await _seconds_per_item(contest.bare, contest)
-    return await _seconds_per_item(contest.ours, contest), bare
+        ours = await seconds_per_item(contest.ours, items, repeats=repeats)
+        return ours, await seconds_per_item(contest.bare, items, repeats=repeats)
+    bare = await seconds_per_item(contest.bare, items, repeats=repeats)
+    return await seconds_per_item(contest.ours, items, repeats=repeats), bare
 
 
-async def _seconds_per_item(work: Callable[[], Awaitable[None]], contest: Contest) -> float:
+async def seconds_per_item(work: Callable[[], Awaitable[None]], items: int, *, repeats: int) -> float:
+    """Return what an item of `work` takes, over several calls of it."""
     gc.collect()  # what the other side left behind is not this one's cost; the collector stays on, as in a program
     start = time.perf_counter()
-    for _ in range(contest.repeats):
+    for _ in range(repeats):
         await work()
-    return (time.perf_counter() - start) / (contest.repeats * contest.items)
+    return (time.perf_counter() - start) / (repeats * items)

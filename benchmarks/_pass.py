@@ -14,6 +14,8 @@ from ._measure import Contest, Rounds, interleave, median_ratio
 from ._memory import memory_growth
 from ._report import Figure, against_bare
 from ._runs import runs_contest
+from ._traced import LIMIT as TRACED_LIMIT
+from ._traced import cost_figures, traced_contest
 
 CHAIN_LIMIT = 2.0  # x bare
 GROWTH_LIMIT = 1.3  # an item of 10,000 against an item of 100
@@ -28,8 +30,13 @@ async def _figures(parts: Sequence[str], rounds: int, *, held: bool) -> list[Fig
         contests += fan_out_contests()
     if "runs" in parts:
         contests.append(runs_contest())
+    if "traced" in parts:
+        contests.append(traced_contest())
     measured = await interleave(contests, rounds)
-    figures = [against_bare(name, found, CHAIN_LIMIT if held and name == "chain" else None) for name, found in measured.items()]
+    limits = {"chain": CHAIN_LIMIT, "chain, everything on": TRACED_LIMIT} if held else {}
+    figures = [against_bare(name, found, limits.get(name)) for name, found in measured.items()]
+    if "traced" in parts:
+        figures += await cost_figures(rounds, held=held)
     if "fan-out" in parts:
         figures += [_growth(kind, measured, held=held) for kind in KINDS]
     if "memory" in parts:

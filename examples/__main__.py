@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -15,8 +17,15 @@ def examples() -> dict[str, str]:
     return found
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m examples", description="List the examples, and what each shows.")
+    parser.add_argument("--gallery", action="store_true", help="write docs/examples.md, with the graphs of all of them")
     listed = examples()
+    if parser.parse_args(argv).gallery:
+        from examples._kit import gallery
+
+        print(gallery.write(listed))
+        return
     widest = max(map(len, listed))
     for name, shows in listed.items():
         print(f"python -m examples.{name:<{widest}}  {shows}")

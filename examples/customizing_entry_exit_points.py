@@ -8,11 +8,12 @@ runs. When the last event is a subclass of `StopEvent`, awaiting the run gives t
 flowchart LR
   start([JokeStart]) --> tell -->|Joke| judge -->|Judged| file --> stop([JokeReport])
 ```
+
+`python -m examples.customizing_entry_exit_points [TOPIC] [--out FILE]`
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sys
@@ -23,9 +24,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from examples._kit.model import Model, choose_model, introduce
+from examples._kit.cli import Stage, WrongInputError, output_file, run_example
+from examples._kit.model import Model, choose_model
 from tracedflow import Event, StartEvent, StopEvent, Workflow, WorkflowRuntimeError, step
 from tracedflow.resource import Resource
+
+QUESTION = "gulls"  # what the joke is about
 
 TELL = "Write your best joke about {topic}."
 JUDGE = "Judge the following joke, and end with your verdict as 'Verdict: N of 10'. This is the following joke: {joke}"
@@ -52,6 +56,9 @@ class JokeReport(StopEvent):
     critique: str
     score: int | None = Field(ge=0, le=10)  # None: the critique gave none
 
+    def __str__(self) -> str:
+        return f"{self.joke}\n{self.critique}\nScore: {self.score}"
+
 
 class JokeFlow(Workflow[JokeReport]):
     @step
@@ -71,22 +78,23 @@ class JokeFlow(Workflow[JokeReport]):
         return report
 
 
-async def show(topic: str, out: Path | None) -> JokeReport:
-    return await JokeFlow().run(topic=topic, out=out)
+async def play(stage: Stage) -> JokeReport:
+    flow = JokeFlow()
+    with flow.resource_manager.override(choose_model, stage.model):  # the model of the command line
+        try:
+            handler = flow.run(topic=stage.question, out=stage.arguments.out)
+        except WorkflowRuntimeError as error:  # what was given is no `JokeStart`: nothing has run
+            raise WrongInputError(str(error)) from None
+        report: JokeReport = await stage.follow(handler)
+    return report
+
+
+def flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=output_file, metavar="FILE", help="a JSON file for the report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="python -m examples.customizing_entry_exit_points", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("topic", nargs="?", default="gulls")
-    parser.add_argument("--out", type=Path, help="a JSON file for the report")
-    arguments = parser.parse_args(argv)
-    introduce(choose_model())
-    try:
-        report = asyncio.run(show(arguments.topic, arguments.out))
-    except (WorkflowRuntimeError, OSError) as error:  # what was given is no start, or no place for a file
-        parser.error(str(error))
-    print(report.joke, report.critique, f"Score: {report.score}", sep="\n")
-    return 0
+    return run_example(play, __doc__, QUESTION, argv, flags=flags)
 
 
 if __name__ == "__main__":

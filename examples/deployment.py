@@ -20,7 +20,9 @@ sequenceDiagram
   C->>A: GET /runs/ID/result
 ```
 
-Needs `pip install 'tracedflow[examples]'`. `--serve` keeps it up; without it, the example is its own client and ends.
+`python -m examples.deployment [TEXT] [--serve]`; needs `pip install 'tracedflow[examples]'`. With `--serve` it stays up until
+Ctrl-C, and reads its own flags `--host` and `--port`; without, the example is its own client, and ends. The client sends the
+trace it is part of, so that `--trace` writes the request and the run as one.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
+from examples._kit.cli import Stage, WrongInputError, run_example
+from examples._kit.http_client import ask, asked, follow
 from examples.managing_events import NumberPrompt, Progress
 from examples.stepwise import Notice
 from tracedflow import HumanResponseEvent, RunOptions, Workflow, WorkflowHandler, drain
@@ -52,6 +55,8 @@ try:
     from starlette.routing import Mount, Route
 except ImportError as error:
     raise SystemExit(f"The example `deployment` needs a web framework ({error}): pip install 'tracedflow[examples]'") from None
+
+QUESTION = "boats for the island leave at seven"  # what the client's run is about
 
 KEPT = 1000  # runs that are over, and whose result may still be asked for
 GRACE = 10.0  # seconds that live runs have to end when the process does
@@ -79,6 +84,9 @@ class Runs:
         for run_id in [run_id for run_id, each in self._handlers.items() if each.done()][:-KEPT]:
             del self._handlers[run_id]
         return handler
+
+    def all(self) -> list[WorkflowHandler[Any]]:
+        return list(self._handlers.values())
 
     def of(self, request: Request) -> WorkflowHandler[Any]:
         handler = self._handlers.get(request.path_params["run_id"])
@@ -249,56 +257,21 @@ async def serving(app: Starlette, grace: float = GRACE) -> AsyncIterator[str]:
         await task
 
 
-# The client, with nothing but a socket. A browser has `fetch` and `EventSource` for it.
+# The example as its own client.
 
 
-@asynccontextmanager
-async def asked(
-    url: str, path: str, method: str = "GET", body: object = None, **headers: str
-) -> AsyncIterator[tuple[int, asyncio.StreamReader]]:
-    """Send a request; give the status, and the body to be read as it comes. HTTP/1.0 has no chunks, which makes this short."""
-    host, port = urlsplit(url).hostname, urlsplit(url).port
-    reader, writer = await asyncio.open_connection(host, port)
-    content = b"" if body is None else json.dumps(body).encode()
-    lines = [f"{method} {path} HTTP/1.0", f"Content-Length: {len(content)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    try:
-        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
-        status = int((await reader.readline()).split()[1])
-        while (await reader.readline()).strip():
-            pass  # the headers of the answer are not needed here
-        yield status, reader
-    finally:
-        writer.close()
-
-
-async def ask(url: str, path: str, method: str = "GET", body: object = None, **headers: str) -> tuple[int, Any]:
-    """Send a request; return the status and the JSON of the answer."""
-    async with asked(url, path, method, body, **headers) as (status, answer):
-        return status, json.loads(await answer.read())
-
-
-async def follow(url: str, run_id: str, last_id: int = -1) -> AsyncIterator[tuple[int, str, Any]]:
-    """Yield the number, name and data of each event of a run, after the last that was seen."""
-    async with asked(url, f"/runs/{run_id}/events", last_event_id=str(last_id)) as (_, stream):
-        fields: dict[str, str] = {}
-        while line := (await stream.readline()).decode():
-            name, _, value = line.rstrip("\n").partition(": ")
-            if name:
-                fields[name] = value
-            elif "id" in fields:
-                yield int(fields["id"]), fields["event"], json.loads(fields["data"])
-                fields = {}
-
-
-async def show(text: str, answers: list[str]) -> str:
+async def play(stage: Stage) -> str:
     """Serve, and be the client of a run: read its stream, answer what it asks, come back for the result, look at the metrics."""
-    async with serving(application(served())) as url:
+    if stage.arguments.serve:
+        await serve(stage.arguments.host, stage.arguments.port)
+    app = application(served())
+    async with serving(app) as url:
         print(f"  serving {', '.join(served())} at {url}", file=sys.stderr)
-        status, found = await ask(url, "/workflows/number_prompt/runs", "POST", {"text": text})
+        status, found = await ask(url, "/workflows/number_prompt/runs", "POST", {"text": stage.question})
         if status != 202:
-            raise ValueError(found["error"])
-        run_id, left = found["run_id"], iter([*answers, "1"])
+            raise WrongInputError(found["error"])
+        stage.handlers += app.state.runs.all()
+        run_id, left = found["run_id"], iter([*stage.arguments.answers.split(","), "1"])
         async for number, name, data in follow(url, run_id):
             print(f"  {number} {name} {data}", file=sys.stderr)
             if name == "NumberWanted":
@@ -314,30 +287,24 @@ async def show(text: str, answers: list[str]) -> str:
 
 async def serve(host: str, port: int) -> None:
     """Serve until Ctrl-C, or until the process is told to end."""
-    listener = socket.create_server((host, port))
+    try:
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        raise WrongInputError(f"{host}:{port}: {error}") from None
     port = listener.getsockname()[1]
-    print(f"serving {', '.join(served())} at http://{host}:{port}, metrics at /metrics; Ctrl-C ends it", file=sys.stderr)
+    print(f"serving {', '.join(served())} at http://{host}:{port}, metrics at /metrics; Ctrl-C ends it", file=sys.stderr, flush=True)
     await server_of(application(served())).serve(sockets=[listener])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="python -m examples.deployment", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("text", nargs="?", default="boats for the island leave at seven", help="what the client's run is about")
-    parser.add_argument("--answers", default="zero,2", help="what the client answers, with commas between")
+def flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--answers", default="zero,2", help="what the client answers, with commas between (default: zero,2)")
     parser.add_argument("--serve", action="store_true", help="serve until Ctrl-C, without being the client")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="with --serve; the client's server takes any free one")
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.serve:
-            asyncio.run(serve(arguments.host, arguments.port))
-        else:
-            print(asyncio.run(show(arguments.text, arguments.answers.split(","))))
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    parser.add_argument("--host", default="127.0.0.1", help="with --serve (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="with --serve (default: 8000)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_example(play, __doc__, QUESTION, argv, flags=flags, needs_model=False)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,18 @@ flowchart LR
   fit -->|Fitted| join --> stop([StopEvent])
   split -->|Nothing| refuse --> stop
 ```
+
+`python -m examples.drawing [TEXT] [--folder DIR]`. Every example draws its last run with `--draw FILE`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
+from examples._kit.cli import Stage, WrongInputError, run_example
 from tracedflow import (
     Event,
     StartEvent,
@@ -35,6 +37,8 @@ from tracedflow import (
     draw_most_recent_execution_svg,
     step,
 )
+
+QUESTION = "Harbour office and customs / Mill / The road to the lighthouse"
 
 
 class Sign(StartEvent):
@@ -94,25 +98,25 @@ def draw(handler: WorkflowHandler[list[str]], folder: Path) -> list[Path]:
     return sorted(folder.glob("flows.*")) + sorted(folder.glob("run.*"))
 
 
-async def show(text: str, width: int, folder: Path | None) -> str:
+async def play(stage: Stage) -> str:
     """Shorten a text, and give its run as Mermaid text, or the names of the pictures."""
-    handler = Signpost().run(text=text, width=width)
-    print(f"  {await handler}", file=sys.stderr)
-    if folder is None:
+    handler = Signpost().run(text=stage.question, width=stage.arguments.width)
+    print(await stage.follow(handler), file=sys.stderr)
+    if stage.arguments.folder is None:
         return draw_most_recent_execution_mermaid(handler, filename=None).rstrip()
-    return "\n".join(str(file) for file in draw(handler, folder))
+    try:
+        return "\n".join(str(file) for file in draw(handler, stage.arguments.folder))
+    except OSError as error:
+        raise WrongInputError(str(error)) from None
+
+
+def flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--width", type=int, default=12, metavar="N", help="letters that fit on the signpost (default 12)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where all pictures go; without it, the run is printed as Mermaid text")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="python -m examples.drawing", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "text", nargs="?", default="Harbour office and customs / Mill / The road to the lighthouse", help="lines, with slashes between"
-    )
-    parser.add_argument("--width", type=int, default=12, help="letters that fit on the signpost")
-    parser.add_argument("--folder", type=Path, help="where the pictures go; without it, the run is printed as Mermaid text")
-    arguments = parser.parse_args(argv)
-    print(asyncio.run(show(arguments.text, arguments.width, arguments.folder)))
-    return 0
+    return run_example(play, __doc__, QUESTION, argv, flags=flags, needs_model=False)
 
 
 if __name__ == "__main__":

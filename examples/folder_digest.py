@@ -1,5 +1,16 @@
 """A digest of every file below a folder: fan-out over bounded workers, a join, a retry, and a timeout with a fallback.
 
+A returned list is one event for each file; `num_workers` bounds how many are read at once; `collect_events` waits for all of
+them, and again for the three parts of the report.
+
+```mermaid
+flowchart LR
+  start([Digest]) --> find_files -->|FileFound x n| digest_file -->|FileDigested x n| gather_files
+  gather_files -->|AllDigested| write_index -->|IndexWritten| report --> stop([DigestReport])
+  gather_files -->|AllDigested| summarize -->|Summarized| report
+  gather_files -->|AllDigested| report
+```
+
 `python -m examples.folder_digest [DIR] [--workers N] [--index FILE] [--json]`. DIR is the standard library of this Python if
 left out. The result alone goes to stdout; progress and the waterfall go to stderr.
 
@@ -24,6 +35,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from examples._kit.cli import Stage, WrongInputError, run_example
 from examples._kit.screen import show_waterfall
 from tracedflow import Context, Event, StartEvent, StepTimeoutError, StopEvent, Workflow, WorkflowHandler, step
 from tracedflow.retry_policy import retry_if_exception_type, retry_policy, stop_after_attempt, wait_exponential, wait_none
@@ -37,7 +49,7 @@ SUMMARY_TIMEOUT = 0.4  # seconds
 SUMMARY_NEEDS = 30.0  # seconds: the planted delay, cut off by the timeout
 
 
-class NothingToDigestError(Exception):
+class NothingToDigestError(WrongInputError):
     """The folder is missing, is no folder, or holds no file."""
 
 
@@ -329,31 +341,32 @@ def as_text(report: DigestReport) -> str:
     return "\n".join(f"{name:<9}{text}" for name, text in rows)
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m examples.folder_digest", description="Digest every file below a folder.")
-    parser.add_argument("folder", nargs="?", metavar="DIR", help="default: the standard library of this Python")
-    parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help=f"files read at once (default {WORKERS})")
-    parser.add_argument("--index", default=os.devnull, metavar="FILE", help="where the index goes (default: nowhere)")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    arguments = parser.parse_args(argv)
-    if arguments.workers < 1:
-        parser.error(f"--workers must be at least 1, not {arguments.workers}")
-    return arguments
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _arguments(argv)
+async def play(stage: Stage) -> str:
+    arguments = stage.arguments
     warnings.filterwarnings("ignore", category=SyntaxWarning)  # of the sources that are read, not of this program
-    try:
-        report, handler = asyncio.run(digest(arguments.folder, workers=arguments.workers, index=arguments.index))
-    except NothingToDigestError as error:
-        print(f"Nothing to digest: {error}", file=sys.stderr)
-        return 2
+    report, handler = await digest(arguments.folder, workers=arguments.workers, index=arguments.index)
+    stage.handlers.append(handler)
     print(file=sys.stderr)
     show_waterfall(handler.record, sys.stderr)
     print(file=sys.stderr, flush=True)
-    print(report.model_dump_json(indent=1) if arguments.json else as_text(report))
-    return 0
+    return report.model_dump_json(indent=1) if arguments.json else as_text(report)
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", metavar="DIR", help="default: the standard library of this Python")
+    parser.add_argument("--workers", type=_workers, default=WORKERS, metavar="N", help=f"files read at once (default {WORKERS})")
+    parser.add_argument("--index", default=os.devnull, metavar="FILE", help="where the index goes (default: nowhere)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_example(play, __doc__, None, argv, flags=flags, needs_model=False)
 
 
 if __name__ == "__main__":

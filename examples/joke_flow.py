@@ -1,14 +1,23 @@
 """A joke and its critique: the getting-started workflow, as a class and as free functions.
 
-`python -m examples.joke_flow [TOPIC]`. Written for LlamaIndex Workflows, it differs in its import lines and its model.
+The steps are as the documents of LlamaIndex Workflows have them: what differs is the import lines and the model. `JokeEvent`
+goes from the step that returns it to the step that takes it; nothing else says so.
+
+```mermaid
+flowchart LR
+  start([StartEvent: topic]) --> generate_joke -->|JokeEvent| critique_joke --> stop([StopEvent: the critique])
+```
+
+`python -m examples.joke_flow [TOPIC]` prints the critique of each form; the second form is verbose.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from collections.abc import Sequence
 
-from examples._kit.model import choose_model, introduce
+from examples._kit.cli import Stage, run_example
+from examples._kit.model import choose_model
 from tracedflow import (
     Event,
     StartEvent,
@@ -16,6 +25,8 @@ from tracedflow import (
     Workflow,
     step,
 )
+
+QUESTION = "pirates"  # what the joke is about
 
 
 class JokeEvent(Event):
@@ -67,16 +78,21 @@ async def critique_joke(ev: JokeEvent) -> StopEvent:
     return StopEvent(result=str(response))
 
 
-async def main(topic: str = "pirates") -> None:
-    introduce(llm)
+async def play(stage: Stage) -> str:
+    global llm
+    as_class = JokeFlow(timeout=60, verbose=False)
+    before, llm, as_class.llm = llm, stage.model, stage.model  # the model of the command line
+    try:
+        result = await stage.run(as_class, topic=stage.question)
+        stage.handlers.append(handler := joke_flow.run(topic=stage.question))  # it tells what it does by itself
+        return f"{result}\n{await handler}"
+    finally:
+        llm = before
 
-    w = JokeFlow(timeout=60, verbose=False)
-    result = await w.run(topic=topic)
-    print(str(result), flush=True)
 
-    result = await joke_flow.run(topic=topic)
-    print(str(result), flush=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_example(play, __doc__, QUESTION, argv)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:2]))
+    sys.exit(main())

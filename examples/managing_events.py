@@ -22,6 +22,8 @@ flowchart LR
     check -->|NumberWanted: again| person
   end
 ```
+
+`python -m examples.managing_events [TEXT] [--answers zero,2]`
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from examples._kit.cli import Stage, WrongInputError, run_example
 from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, WorkflowHandler, step
+
+QUESTION = "boats for the island leave at seven"
 
 
 class Given(StartEvent):
@@ -155,16 +160,20 @@ class NumberPrompt(Workflow):
 # All four, one after the other.
 
 
-async def show(text: str, answers: list[str]) -> dict[str, object]:
-    """Run the four; answer the last one's questions with `answers`, in turn, and then with 1."""
-    synthesis = await Synthesis().run(text=text)
-    length = await Gather().run(text=text)
+async def play(stage: Stage) -> str:
+    """Run the four; answer the last one's questions with those that were given, in turn, and then with 1."""
+    text = stage.question
+    if not text.strip():
+        raise WrongInputError("the text needs a word at least")
+    synthesis = await stage.run(Synthesis(), text=text)
+    length = await stage.run(Gather(), text=text)
     progress = Progress().run(text=text)
     async for event in progress.stream_events(expose_internal=True):
         print(f"  {event!r}", file=sys.stderr)
     prompt = NumberPrompt().run(text=text)
-    word = await answered(prompt, answers)
-    return {"synthesis": synthesis, "length": length, "longest": await progress, "chosen": word}
+    stage.handlers += [progress, prompt]  # so that the last can be drawn
+    chosen = await answered(prompt, stage.arguments.answers.split(","))
+    return f"synthesis: {synthesis}\nlength: {length}\nlongest: {await progress}\nchosen: {chosen}"
 
 
 async def answered(handler: WorkflowHandler[str], answers: list[str]) -> str:
@@ -180,16 +189,12 @@ async def answered(handler: WorkflowHandler[str], answers: list[str]) -> str:
     return await handler
 
 
+def flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--answers", default="zero,2", help="what the person answers, with commas between (default: zero,2)")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="python -m examples.managing_events", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("text", nargs="?", default="boats for the island leave at seven", help="what is counted and asked about")
-    parser.add_argument("--answers", default="zero,2", help="what the person answers, with commas between")
-    arguments = parser.parse_args(argv)
-    if not arguments.text.strip():
-        parser.error("the text needs a word at least")
-    for name, value in asyncio.run(show(arguments.text, arguments.answers.split(","))).items():
-        print(f"{name}: {value}")
-    return 0
+    return run_example(play, __doc__, QUESTION, argv, flags=flags, needs_model=False)
 
 
 if __name__ == "__main__":

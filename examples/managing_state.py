@@ -13,6 +13,8 @@ flowchart LR
     A0([Booking]) --> book --> A9([StopEvent])
   end
 ```
+
+`python -m examples.managing_state [COIN...]`
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from examples._kit.cli import Stage, run_example
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, step
 
 # Free keys, and many steps at once that change one of them.
@@ -108,29 +111,32 @@ async def keep_books(bookings: list[Booking]) -> tuple[Ledger, Ledger]:
     return await ctx.store.get_state(), await copy.store.get_state()
 
 
-async def show(coins: list[int]) -> dict[str, object]:
+async def play(stage: Stage) -> str:
     """Put coins into a till, into one without a lock, and, in two runs on one Context, into one that goes on."""
+    coins = list(stage.arguments.coins)
+    total = await stage.run(Till(), coins=coins)
+    careless = await CarelessTill().run(coins=coins)
     till = Till()
     ctx = Context(till)
     await till.run(ctx=ctx, coins=coins)
     twice = await till.run(ctx=ctx, coins=coins)
     kept, copy = await keep_books([Booking(text=f"coin {number}", cents=cents) for number, cents in enumerate(coins, start=1)])
-    return {
-        "total": await Till().run(coins=coins),
-        "without a lock": await CarelessTill().run(coins=coins),
+    told = {
+        "total": total,
+        "without a lock": careless,
         "after a second run": twice,
         "ledger": f"{len(kept.entries)} entries, {kept.balance} cents",
         "the same after JSON": kept == copy,
     }
+    return "\n".join(f"{name}: {value}" for name, value in told.items())
+
+
+def flags(parser: ArgumentParser) -> None:
+    parser.add_argument("coins", nargs="*", type=int, metavar="COIN", default=range(1, 51), help="their values; by default 1 to 50")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="python -m examples.managing_state", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("coins", nargs="*", type=int, default=range(1, 51), help="their values; by default 1 to 50")
-    arguments = parser.parse_args(argv)
-    for name, value in asyncio.run(show(list(arguments.coins))).items():
-        print(f"{name}: {value}")
-    return 0
+    return run_example(play, __doc__, None, argv, flags=flags, needs_model=False)
 
 
 if __name__ == "__main__":

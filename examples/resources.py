@@ -12,11 +12,12 @@ flowchart LR
   file[(resources.json)] -.-> open_library -.-> catalogue -.-> find
   open_library -.-> loan -.-> lend
 ```
+
+`python -m examples.resources [WORD...]`
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import sys
 from argparse import ArgumentParser
@@ -26,6 +27,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from examples._kit.cli import Stage, run_example
 from tracedflow import Event, Limit, StartEvent, StopEvent, Workflow, step
 from tracedflow.resource import Resource, ResourceConfig
 
@@ -133,26 +135,25 @@ class Library(Workflow[str]):
         return StopEvent(result=f"{ev.title}: yours; {desk.take(ev.title)} left.")
 
 
-async def show(words: list[str]) -> list[str]:
-    """Wish for each word in a run of its own; all runs share the library."""
+async def play(stage: Stage) -> str:
+    """Wish for a book by each word, in a run of its own; all runs share the library."""
     told: list[str] = []
     async with Library() as library:  # at its end the library is closed
-        for word in words:
+        for word in stage.arguments.words:
             try:
-                told.append(await library.run(word=word))
+                told.append(await stage.run(library, word=word))
             except LoanRefusedError as error:
                 told.append(f"{error}: all copies are out.")
-    return told
+    return "\n".join(told)
+
+
+def flags(parser: ArgumentParser) -> None:
+    wished = ["tides", "tides", "tides", "keeper", "fog"]
+    parser.add_argument("words", nargs="*", metavar="WORD", default=wished, help="a word of the title of each book wished for")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="python -m examples.resources", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "words", nargs="*", default=["tides", "tides", "tides", "keeper", "fog"], help="a word of the title of each book wished for"
-    )
-    arguments = parser.parse_args(argv)
-    print(*asyncio.run(show(arguments.words)), sep="\n")
-    return 0
+    return run_example(play, __doc__, None, argv, flags=flags, needs_model=False)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,19 @@ flowchart LR
   ask -. "429: again, after a growing pause" .-> ask
   ask -. failed for good .-> fall_back["fall_back (catch_error)"] -->|Answer| finish
 ```
+
+`python -m examples.retry_steps [TEXT] [--statuses 429 503]`
 """
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from examples._kit.cli import Stage, run_example
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, catch_error, step
 from tracedflow.events import StepFailedEvent
 from tracedflow.resource import Resource
@@ -33,6 +35,8 @@ from tracedflow.retry_policy import (
     wait_exponential,
     wait_fixed,
 )
+
+QUESTION = "two boats a day"
 
 # A service that is asked, and sometimes refuses.
 
@@ -134,24 +138,23 @@ class Stubborn(Asking):
         return Question(text=ev.input_event.text)
 
 
-async def show(text: str, statuses: list[int]) -> str:
-    """Ask a service that first answers with these statuses."""
+async def play(stage: Stage) -> str:
+    """Ask a service that first answers with these statuses, and tell of each attempt."""
     flow = Asking()
-    with flow.resource_manager.override(connect, Service(statuses)):
-        handler = flow.run(text=text)
-        result = await handler
+    with flow.resource_manager.override(connect, Service(stage.arguments.statuses)):
+        handler = flow.run(text=stage.question)
+        result = await stage.follow(handler)
     for record in handler.record:
         print(f"  {record.step}, attempt {record.attempt}: {record.outcome}, after a pause of {record.backoff:.2f} s", file=sys.stderr)
     return str(result)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="python -m examples.retry_steps", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("text", nargs="?", default="two boats a day", help="what the service is asked about")
+def flags(parser: ArgumentParser) -> None:
     parser.add_argument("--statuses", nargs="*", type=int, default=[429, 429], help="what it answers first, before it answers 200")
-    arguments = parser.parse_args(argv)
-    print(asyncio.run(show(arguments.text, arguments.statuses)))
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_example(play, __doc__, QUESTION, argv, flags=flags, needs_model=False)
 
 
 if __name__ == "__main__":

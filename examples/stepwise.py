@@ -9,6 +9,8 @@ flowchart LR
   review -->|TooLong| shorten -->|Draft| review
   review -->|Fits| publish --> stop([StopEvent])
 ```
+
+`python -m examples.stepwise [TEXT] [--room N]`; on a terminal it asks at each step.
 """
 
 from __future__ import annotations
@@ -18,8 +20,12 @@ import sys
 import threading
 from argparse import ArgumentParser
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
+from examples._kit.cli import NotFoundError, Stage, run_example
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowCancelledByUser, WorkflowHandler, step
+
+QUESTION = "the evening boat leaves from the old pier"  # what is to be shortened
 
 
 class Order(StartEvent):
@@ -79,8 +85,9 @@ async def drive(handler: WorkflowHandler[str], decide: Decision) -> int:
     return steps  # the step that ends the run gives None: there is nothing left to decide
 
 
-async def show(text: str, room: int, ask: Callable[[str], Awaitable[str]]) -> str:
+async def play(stage: Stage) -> str:
     """Show each step and ask what to do: go on, keep everything back, or go on with another text."""
+    ask = typed if stage.arguments.ask else go_on
 
     async def decide(number: int, events: list[Event]) -> list[Event]:
         for event in events:
@@ -90,9 +97,13 @@ async def show(text: str, room: int, ask: Callable[[str], Awaitable[str]]) -> st
             return []
         return [event.model_copy(update={"text": answer}) for event in events] if answer else events
 
-    handler = Notice(timeout=None).run(stepwise=True, text=text, room=room)  # no timeout: a person may think
+    handler = Notice(timeout=None).run(stepwise=True, text=stage.question, room=stage.arguments.room)  # no timeout: a person may think
+    stage.handlers.append(handler)  # so that it can be drawn
     await drive(handler, decide)
-    return await handler
+    try:
+        return await handler
+    except WorkflowCancelledByUser:
+        raise NotFoundError("a result, as everything was kept back and the run was ended") from None
 
 
 async def typed(question: str) -> str:
@@ -100,7 +111,17 @@ async def typed(question: str) -> str:
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str] = loop.create_future()
     print(question, end="", file=sys.stderr, flush=True)
-    threading.Thread(target=lambda: loop.call_soon_threadsafe(line.set_result, sys.stdin.readline()), daemon=True).start()
+
+    def give(text: str) -> None:
+        if not line.done():
+            line.set_result(text)
+
+    def read() -> None:
+        text = sys.stdin.readline()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(give, text)
+
+    threading.Thread(target=read, daemon=True).start()
     return await line
 
 
@@ -109,20 +130,13 @@ async def go_on(question: str) -> str:
     return ""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="python -m examples.stepwise", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("text", nargs="?", default="the evening boat leaves from the old pier", help="what is to be shortened")
-    parser.add_argument("--room", type=int, default=25, help="letters that fit on the board")
+def flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--room", type=int, default=25, metavar="N", help="letters that fit on the board (default 25)")
     parser.add_argument("--ask", action="store_true", default=sys.stdin.isatty(), help="ask at each step, also without a terminal")
-    arguments = parser.parse_args(argv)
-    try:
-        print(asyncio.run(show(arguments.text, arguments.room, typed if arguments.ask else go_on)))
-    except WorkflowCancelledByUser:
-        print("Everything was kept back, so the run was ended.", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_example(play, __doc__, QUESTION, argv, flags=flags, needs_model=False)
 
 
 if __name__ == "__main__":

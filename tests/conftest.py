@@ -3,11 +3,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tracedflow import _config, _naming, accept_again
 
 settings.register_profile("house", deadline=None)  # a busy machine is no failure; speed is held in benchmarks
+settings.register_profile(  # of `make mutants`: the same examples for every mutant, and the first that fails kills it
+    "mutants", deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate), report_multiple_bugs=False
+)
 settings.load_profile("house")
 
 

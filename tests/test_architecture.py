@@ -86,7 +86,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_runner",
         "handler",
     ),
-    "facade": ("_naming", "_owner", "_persistence", "_result_type", "workflow", "checkpointer"),
+    "facade": ("_naming", "_owner", "_persistence", "_result_type", "workflow", "checkpointer", "_targets"),
     "edges": (
         "telemetry",
         "drawing",

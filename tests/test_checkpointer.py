@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tracedflow import (
     catch_error,
     step,
 )
+from tracedflow.checkpointer import StoredCheckpoint
 from tracedflow.checkpointer.sqlite import SqliteCheckpoints
 from tracedflow.errors import ContextSerdeError, WorkflowRuntimeError
 from tracedflow.events import StepFailedEvent
@@ -211,7 +213,8 @@ async def test_from_each_checkpoint_of_a_parallel_joining_waiting_run_comes_the_
         flow.called.clear()
         assert await finish(keeper.run_from(checkpoint)) == [0, 1, 2, 3, 4, 9]
         assert flow.called["spread"] == 0
-        done = {c.output_event.n for c in taken[: number + 1] if c.last_completed_step == "work"}  # type: ignore[union-attr]
+        since = number if stored else 0  # in a file they stand in the order in which they were written, not made
+        done = {c.output_event.n for c in taken[since : number + 1] if c.last_completed_step == "work"}  # type: ignore[union-attr]
         assert {n for n in range(5) if flow.called[f"work {n}"] == 0} >= done
 
 
@@ -428,7 +431,7 @@ async def test_a_file_survives_the_death_of_its_process_and_another_goes_on(tmp_
 
 def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA user_version=99")
     with pytest.raises(ContextSerdeError, match="format 99, newer than 1; upgrade"):
         WorkflowCheckpointer(workflow=Chain(), store=path)
@@ -458,7 +461,7 @@ async def test_a_checkpoint_that_no_longer_fits_is_left_out_with_a_word_and_the_
     path = tmp_path / "runs.db"
     handler = WorkflowCheckpointer(workflow=Chain(), store=path).run(n=1)
     await handler
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE checkpoints SET output_event = '{\"oops\"' WHERE step = 'first'")
         connection.execute("UPDATE checkpoints SET ctx_state = '{' WHERE step = 'second'")
     left = WorkflowCheckpointer(workflow=Chain(), store=path).checkpoints[handler.run_id]
@@ -471,6 +474,17 @@ async def test_a_file_that_cannot_be_written_fails_the_run(tmp_path: Path) -> No
     store.close()
     with pytest.raises(ContextSerdeError, match=r"runs\.db cannot be written: .*closed"):
         await WorkflowCheckpointer(workflow=Chain(), store=store).run(n=1)
+
+
+async def test_what_ends_at_once_is_kept_in_the_order_in_which_it_ended(tmp_path: Path) -> None:
+    store = SqliteCheckpoints(tmp_path / "runs.db")
+    taken = [
+        StoredCheckpoint(id=f"{n}", workflow="W", run_id="r", step="s", input_event="", output_event="", ctx_state="x" * (n % 3) * 5000)
+        for n in range(40)
+    ]
+    await asyncio.gather(*map(store.add, taken))
+    assert [checkpoint.id for _, checkpoint in store.after("W", 0)] == [checkpoint.id for checkpoint in taken]
+    store.close()
 
 
 async def test_many_runs_may_write_to_one_file_at_once(tmp_path: Path) -> None:
@@ -520,3 +534,75 @@ async def test_a_stepwise_run_leaves_checkpoints_too() -> None:
     taken = keeper.checkpoints[handler.run_id]
     assert [c.last_completed_step for c in taken] == ["first", "second", "third"]
     assert await keeper.run_from(taken[0]) == [6, "first", "second"]
+
+
+class More(Event):
+    pass
+
+
+class Races(Workflow):
+    """One branch ends the run, the other has more to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: list[str] = []
+
+    @step
+    async def start(self, ev: StartEvent) -> list[Item | Done]:
+        self.called.append("start")
+        return [Item(n=1), Done(n=2)]
+
+    @step
+    async def ends(self, ev: Item) -> StopEvent:
+        self.called.append("ends")
+        return StopEvent(result="over")
+
+    @step
+    async def other(self, ev: Done) -> More:
+        self.called.append("other")
+        return More()
+
+    @step
+    async def after(self, ev: More) -> None:
+        self.called.append("after")
+
+
+async def test_what_ended_beside_the_end_of_the_run_is_neither_repeated_nor_followed() -> None:
+    held, saved = asyncio.Event(), asyncio.Event()
+    data: list[dict[str, Any]] = []
+
+    async def callback(run_id: str, name: str, given: Any, result: Any, ctx: Context[Any]) -> None:
+        if name == "ends":
+            held.set()
+            await saved.wait()
+        elif name == "other":
+            await held.wait()
+            data.append(ctx.to_dict())
+            saved.set()
+
+    flow = Races()
+    await flow.run(checkpoint_callback=callback)
+    assert len(data[0]["run"]["completed"]) == 2
+    flow.called.clear()
+    assert await flow.run(ctx=Context.from_dict(flow, data[0])) == "over"
+    assert flow.called == []
+
+
+async def test_what_a_stepwise_run_had_in_hand_when_it_ended_is_not_followed() -> None:
+    data: list[dict[str, Any]] = []
+
+    async def callback(run_id: str, name: str, given: Any, result: Any, ctx: Context[Any]) -> None:
+        if name == "ends":
+            while not handler._runner.state.returned:
+                await asyncio.sleep(0)
+            data.append(ctx.to_dict())
+
+    flow = Races()
+    handler = flow.run(stepwise=True, checkpoint_callback=callback)
+    for event in await handler.run_step() or ():
+        handler.ctx.send_event(event)
+    await handler.run_step()
+    assert await handler == "over"
+    flow.called.clear()
+    assert await flow.run(ctx=Context.from_dict(flow, data[0])) == "over"
+    assert flow.called == []

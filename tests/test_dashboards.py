@@ -112,7 +112,7 @@ def test_the_command_writes_the_files_of_one_workflow(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "remedy"),
-    [("app", "module:name"), ("none:MyFlow", "No module"), ("app:Yours", "no attribute 'Yours'"), ("app:other", "neither a workflow")],
+    [("app", "say app:MyFlow"), ("none:MyFlow", "no module `none`"), ("app:Yours", "no `Yours`"), ("app:other", "name a workflow class")],
 )
 def test_the_command_says_what_is_wrong_with_a_target(tmp_path: Path, target: str, remedy: str) -> None:
     (tmp_path / "app.py").write_text(APP)

@@ -583,3 +583,23 @@ def test_a_step_may_be_declared_at_the_bottom_of_the_stack_of_a_thread() -> None
 
 
 async def _declared_below(ev: First) -> Second: ...  # type: ignore[empty-body]
+
+
+def test_a_class_that_is_local_to_the_function_of_a_thread_is_found() -> None:
+    class Flow(Workflow):
+        pass
+
+    def declare() -> None:
+        class Local(Event):
+            pass
+
+        @step(workflow=Flow)
+        async def work(ev: Local) -> Second: ...  # type: ignore[empty-body]
+
+        found.extend(config(work).accepted_events)
+
+    found: list[type[Event]] = []
+    thread = threading.Thread(target=declare)
+    thread.start()
+    thread.join(5)
+    assert [kind.__name__ for kind in found] == ["Local"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tracedflow import (
     StopEvent,
     Workflow,
     WorkflowCancelledByUser,
+    _live,
     runs,
     step,
 )
@@ -208,3 +210,20 @@ async def test_a_run_that_is_ending_already_is_not_saved() -> None:
     handler.cancel()
     asyncio.get_running_loop().call_later(0.02, slow_end.set)
     assert await tracedflow.drain(timeout=0, then="snapshot") == {"ending": None}
+
+
+async def test_a_drain_flushes_what_is_to_be_sent_after_the_runs_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = Slow()
+    flow.run()
+    await flow.begun.wait()
+    live: list[int] = []
+    threads: list[int] = []
+
+    def flush() -> None:
+        live.append(len(runs()))
+        threads.append(threading.get_ident())
+
+    monkeypatch.setattr(_live, "flush", flush)  # what `telemetry.setup()` sets
+    await tracedflow.drain(timeout=0.01)
+    assert live == [0]
+    assert threads != [threading.get_ident()]  # a slow endpoint must not block the loop

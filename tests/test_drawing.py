@@ -265,6 +265,18 @@ def test_resources_and_the_workflows_that_a_step_names_are_shown() -> None:
     assert 'resource_make_client{{"make_client"}}' in draw_all_possible_flows_mermaid(Tools, None)
 
 
+SOUNDS = ["tick", "tock"]
+
+
+def test_a_step_may_name_things_that_have_no_hash() -> None:
+    class Loud(Workflow):
+        @step
+        async def go(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=(SOUNDS, await Clock().run(turns=1)))
+
+    assert ("go", "Clock") in arrows(draw_all_possible_flows_svg(Loud, None))
+
+
 def test_whatever_is_in_names_and_docstrings_is_only_text(tmp_path: Path) -> None:
     hostile = "</script><script>alert(1)</script>\"'&<img src=x>\x00"
 

@@ -11,6 +11,8 @@ import pytest
 from tracedflow import (
     Event,
     HumanResponseEvent,
+    Middleware,
+    RunCall,
     StartEvent,
     StopEvent,
     Workflow,
@@ -25,6 +27,7 @@ from tracedflow import (
     step,
 )
 from tracedflow.events import WorkflowCancelledEvent, WorkflowFailedEvent, WorkflowTimedOutEvent
+from tracedflow.middleware import RunNext
 
 
 class Answer(HumanResponseEvent):
@@ -533,3 +536,27 @@ async def test_what_is_no_exception_reaches_who_awaits_and_nobody_else(error: Ba
     with pytest.raises(type(error)) as caught:
         await handler
     assert caught.value is error
+
+
+async def test_who_awaits_a_run_is_cancelled_also_when_the_run_has_just_ended() -> None:
+    release = asyncio.Event()
+
+    class Lingers(Middleware):
+        async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+            stop = await call_next(call)
+            await release.wait()
+            return stop
+
+    handler = Quick(middleware=[Lingers()]).run()
+
+    async def caller() -> Any:
+        return await handler
+
+    task = asyncio.create_task(caller())
+    while not handler._runner.is_over:
+        await asyncio.sleep(0)
+    task.cancel()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await handler == 1

@@ -21,6 +21,7 @@ from tracedflow import (
 )
 from tracedflow.middleware import Middleware, StepNext, StepResult
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
+from tracedflow.testing import virtual_time
 
 
 class Item(Event):
@@ -399,3 +400,26 @@ async def test_a_step_that_is_cancelled_while_it_waits_for_its_permit_was_queued
     assert record.running < 0.01
     permit.release()
     assert (limit.in_use, limit.waiting) == (0, 0)
+
+
+@virtual_time()
+async def test_waiting_for_a_permit_after_an_answer_counts_once() -> None:
+    limit = Limit("one", concurrency=1)
+
+    class Flow(Workflow):
+        @step(limit=limit)
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent | Item:
+            ctx.send_event(Item())
+            await ctx.wait_for_event(Answer)
+            return StopEvent()
+
+        @step(limit=limit)
+        async def hold(self, ev: Item) -> None:
+            await asyncio.sleep(10)
+
+    handler = Flow(timeout=None).run()
+    await asyncio.sleep(2)
+    await handler.send_event(Answer())
+    await handler
+    (asked,) = [record for record in handler.record if record.step == "ask"]
+    assert (asked.waiting, asked.queued, asked.running) == (2, 8, 0)

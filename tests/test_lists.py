@@ -263,3 +263,13 @@ async def test_what_a_first_n_does_not_need_and_another_step_takes_is_not_droppe
     assert await handler == [0, 1, 4]
     counts = handler.why().events["Result"]
     assert (counts.sent, counts.consumed, counts.collected, counts.dropped) == (3, 3, 3, 0)
+
+
+async def test_one_event_where_a_list_of_them_is_declared_is_refused() -> None:
+    class Flow(Squares):
+        @step
+        async def start(self, ev: StartEvent) -> list[Item]:
+            return Item(i=1)  # type: ignore[return-value]
+
+    with pytest.raises(StepResultError, match=r"`start` \(.*\) returned one Item, but declares a list of them; return \[Item\(\.\.\.\)\]"):
+        await Flow().run()

@@ -29,10 +29,12 @@ from tracedflow import (
     StopEvent,
     Workflow,
     WorkflowCancelledByUser,
+    WorkflowRuntimeError,
     WorkflowTimeoutError,
     step,
 )
 from tracedflow.errors import StepTimeoutError
+from tracedflow.events import WorkflowFailedEvent
 from tracedflow.middleware import AttemptNext, EventSent, EventStreamed, MiddlewareFailed, RunNext, StepNext, StepResult
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from tracedflow.testing import run_virtual, virtual_time
@@ -413,7 +415,8 @@ def is_no_coroutine(go: Go) -> Any:
     return None
 
 
-_TASK = NOT_CALL_NEXT if sys.version_info < (3, 12) else BEFORE
+# Since Python 3.12 `wait_for` awaits in the task of its caller, so an observer may put a limit around `call_next`.
+_WAIT_FOR = NOT_CALL_NEXT if sys.version_info < (3, 12) else None
 
 # What each is reported for, when the step succeeds and when it raises; None: it did no wrong, or nobody could tell.
 HOSTILE: dict[Callable[[Go], Any], tuple[str | None, str | None]] = {
@@ -434,8 +437,8 @@ HOSTILE: dict[Callable[[Go], Any], tuple[str | None, str | None]] = {
     raises_it_in_the_midst_of_another: (None, None),
     cuts_the_traceback: (None, None),
     calls_twice: (None, None),
-    calls_in_a_task: (_TASK, _TASK),
-    calls_in_wait_for: (_TASK, _TASK),
+    calls_in_a_task: (NOT_CALL_NEXT, NOT_CALL_NEXT),
+    calls_in_wait_for: (_WAIT_FOR, _WAIT_FOR),
     raises_base_before: (BEFORE, BEFORE),
     raises_base_after: (AFTER, AFTER),
     raises_cancelled_before: (BEFORE, BEFORE),
@@ -956,3 +959,75 @@ async def test_a_layer_may_leave_a_part_of_its_work_to_the_base_class() -> None:
 
     assert await One(middleware=[Counts()]).run() == 1
     assert passed[:3] == ["run", "step", "attempt"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(None, "returned None"), (Work(), "returned an object of type Work"), ("done", "returned an object of type str")],
+    ids=repr,
+)
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_run_layer_that_gives_no_stop_event_fails_the_run_and_its_stream_ends(given: Any, said: str, asks: bool) -> None:
+    class Loses(Middleware):
+        async def run(self, call: RunCall, call_next: RunNext, /) -> Any:
+            if asks:
+                await call_next(call)
+            return given
+
+    class One(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=1)
+
+    handler = One(middleware=[Loses()]).run()
+    with pytest.raises(WorkflowRuntimeError, match=rf"`run` layer of .*\.One {said} at the end of run"):
+        await handler
+    (last,) = [event async for event in handler.stream_events()]
+    assert isinstance(last, WorkflowFailedEvent)
+
+
+async def test_a_run_layer_may_keep_an_error_to_itself_and_the_run_has_failed_all_the_same() -> None:
+    class Swallows(Middleware):
+        async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+            try:
+                return await call_next(call)
+            except Boom:
+                return None
+
+    class Fails(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            raise Boom("on purpose")
+
+    with pytest.raises(Boom):
+        await Fails(middleware=[Swallows()]).run()
+
+
+def test_an_observer_whose_loop_has_ended_is_closed_outside_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[str] = []
+
+    class Holds:
+        async def __call__(self, call: Any) -> Any:
+            try:
+                await asyncio.sleep(0)
+            except GeneratorExit:
+                closed.append("step")
+                raise
+
+    class Watches(Observer):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            try:
+                return await call_next(call)
+            finally:
+                closed.append("observer")
+
+    async def begin() -> Any:
+        running = chain(Watches(), step=Holds()).step(step_call()).__await__()
+        next(running)
+        return running
+
+    running = asyncio.run(begin())
+    with caplog.at_level(logging.DEBUG):
+        running.close()
+    assert closed == ["step", "observer"]
+    assert not caplog.records  # it did not refuse to stop

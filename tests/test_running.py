@@ -991,3 +991,29 @@ async def test_a_layer_reads_the_records_of_a_run_as_a_sequence() -> None:
     count, last, first = layer.found
     assert count == len(first) + count - 1
     assert first != [last]
+
+
+async def test_once_in_a_task_that_outlives_its_step_gives_that_task_its_value() -> None:
+    go = asyncio.Event()
+    tasks: list[asyncio.Task[int]] = []
+
+    class Flow(Workflow):
+        @step
+        async def leaves(self, ctx: Context, ev: StartEvent) -> Item:
+            async def slow() -> int:
+                await go.wait()
+                return 3
+
+            async def later() -> int:
+                return await ctx.once("drawn", slow)
+
+            tasks.append(asyncio.create_task(later()))
+            await asyncio.sleep(0)
+            return Item()
+
+        @step
+        async def end(self, ev: Item) -> StopEvent:
+            go.set()
+            return StopEvent(result=await tasks[0])
+
+    assert await Flow().run() == 3

@@ -81,7 +81,7 @@ def resumed(flow: Workflow, data: dict[str, Any], serializer: Any = None, **opti
 
 
 async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -652,3 +653,30 @@ async def test_a_run_that_ends_while_it_is_looked_at_is_not_looked_at_again() ->
     handler.cancel()  # between the first and the second look
     with pytest.raises(asyncio.CancelledError):
         await handler
+
+
+def test_a_thread_that_no_longer_expects_anything_when_its_loop_is_closed_says_so_to_nobody() -> None:
+    go, left = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    class Flow(Workflow):
+        @step
+        def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            try:
+                with ctx.expect_external("a machine"):
+                    go.wait(5)
+            except BaseException as error:
+                errors.append(error)
+            left.set()
+            return StopEvent()
+
+    async def main() -> None:
+        handler = Flow(cancel_grace=0).run()
+        while "a machine" not in str(handler.why()):
+            await asyncio.sleep(0.001)
+        await handler.cancel_run()
+
+    asyncio.run(main())
+    go.set()
+    assert left.wait(5)
+    assert errors == []

@@ -257,3 +257,28 @@ async def test_two_calls_of_run_step_at_once_are_refused() -> None:
     gate.set()
     await stepping
     assert await handler == "done"
+
+
+async def test_one_event_that_was_returned_twice_may_be_sent_on_twice() -> None:
+    class Flow(Workflow):
+        @step
+        async def spread(self, ev: StartEvent) -> list[Item]:
+            item = Item()
+            return [item, item]
+
+        @step
+        async def work(self, ev: Item) -> Result:
+            return Result()
+
+        @step
+        async def end(self, ctx: Context, ev: Result) -> StopEvent | None:
+            return StopEvent(result="both") if ctx.collect_events(ev, [Result, Result]) else None
+
+    handler = Flow().run(stepwise=True)
+    while (produced := await handler.run_step()) is not None:
+        for event in produced:
+            handler.ctx.send_event(event)
+    assert await handler == "both"
+    causes = [record.causes for record in handler.record if record.step == "work"]
+    (spread,) = [record.execution for record in handler.record if record.step == "spread"]
+    assert causes == [(spread,), (spread,)]

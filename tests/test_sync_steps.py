@@ -601,3 +601,40 @@ async def test_a_plain_function_may_say_that_somebody_else_will_send() -> None:
     go.set()
     with pytest.raises(WorkflowStalledError):
         await handler
+
+
+def test_a_job_that_comes_when_its_thread_is_about_to_end_is_done_by_that_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Door:
+        """A lock at which the thread stops on its way out, until a job has been given to it."""
+
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.times = 0
+
+        def __enter__(self) -> None:
+            if threading.current_thread().name == "tracedflow-step":
+                self.times += 1
+                if self.times == 2:  # the first time it said that it is idle
+                    leaving.set()
+                    given.wait(5)
+            self.lock.acquire()
+
+        def __exit__(self, *exc: object) -> None:
+            self.lock.release()
+
+    monkeypatch.setattr(_threads, "_IDLE_SECONDS", 0.01)
+    leaving, given = threading.Event(), threading.Event()
+    threads = ThreadPool()
+    monkeypatch.setattr(threads, "_lock", Door())
+
+    async def main() -> None:
+        def run() -> asyncio.Future[Any]:
+            return threads.run(asyncio.get_running_loop(), contextvars.copy_context(), threading.current_thread)
+
+        first = await run()
+        await asyncio.to_thread(leaving.wait, 5)
+        second = run()
+        given.set()
+        assert await second is first
+
+    asyncio.run(main())

@@ -973,3 +973,23 @@ async def test_a_wait_left_behind_by_a_failed_attempt_counts_for_that_attempt_an
     first, second = (record for record in handler.record if record.execution == failed)
     assert (first.waiting, first.running) == (1.0, 0.0)
     assert (second.outcome, second.waiting, second.running) == ("timeout", 0.0, 2.0)
+
+
+async def test_an_answer_that_comes_in_the_turn_in_which_a_wait_is_given_up_goes_to_nobody_and_harms_nobody() -> None:
+    class Flow(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            async def wait() -> Event:
+                return await ctx.wait_for_event(Answer)
+
+            waiting = asyncio.create_task(wait())
+            for _ in range(3):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            ctx.send_event(Answer(n=1))
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            ctx.send_event(Answer(n=2))
+            return StopEvent(result=(await ctx.wait_for_event(Answer)).n)
+
+    assert await Flow().run() == 2

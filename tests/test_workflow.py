@@ -199,6 +199,46 @@ async def test_keywords_beside_a_start_event_are_ignored_with_a_warning() -> Non
     assert await handler == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("given", "ignored"),
+    [({"start_event": Topic(topic="secret")}, "Topic"), ({"topic": "secret", "pages": 7}, "topic=, pages=")],
+)
+async def test_a_start_given_to_a_run_that_goes_on_is_ignored_with_a_warning_that_says_how_to_start_anew(
+    given: dict[str, Any], ignored: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: Topic) -> StopEvent:
+            await ctx.store.set("seen", [*await ctx.store.get("seen", default=[]), ev.topic])
+            if len(await ctx.store.get("seen")) == 1:
+                await ctx.wait_for_event(OtherStart)
+            return StopEvent(result=[ev.pages, *await ctx.store.get("seen")])
+
+    flow = Slow()
+    handler = flow.run(topic="first", pages=3, run_id="r")
+    while not await handler.ctx.store.get("seen", default=None):
+        await asyncio.sleep(0)
+    await handler.cancel_run()
+    assert await flow.run(ctx=handler.ctx, **given) == [3, "first", "first"]
+    (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert record.name == "tracedflow"
+    assert f".Slow goes on with run r, so the new start is ignored: {ignored}. To start anew" in record.getMessage()
+    assert "secret" not in record.getMessage()
+
+    fresh: Context[Any] = Context(flow)  # as the warning says
+    await fresh.store.set_state(await handler.ctx.store.get_state())
+    assert await flow.run(ctx=fresh, topic="anew") == [1, "first", "first", "anew"]
+    assert len([each for each in caplog.records if each.levelname == "WARNING"]) == 1
+
+
+async def test_a_run_that_goes_on_without_a_new_start_warns_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    flow = Echo()
+    handler = flow.run(n=1)
+    await handler.cancel_run()
+    assert await flow.run(ctx=handler.ctx) == {"n": 1}
+    assert not caplog.records
+
+
 async def test_a_start_event_that_is_none_of_its_kind_is_refused() -> None:
     for wrong in (Event(), "ships", StopEvent()):
         with pytest.raises(ValueError, match="start_event must be a StartEvent"):

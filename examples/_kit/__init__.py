@@ -18,13 +18,14 @@ model.py
     `choose_model(environment)`                 the real one if TRACEDFLOW_LLM_BASE_URL, _API_KEY, _MODEL are set, else scripted
     `ScriptedModel(rules=None)`, `OpenAICompatModel(base_url, api_key, model)`   the two backends
 cli.py
-    `run_example(play, __doc__, QUESTION, argv, flags=)`   flags, progress, result, trace id; returns the exit status
+    `run_example(play, __doc__, QUESTION, argv, flags=, needs_model=)`   flags, progress, result, trace id; returns the exit status
     `Stage`                                     what `play` gets: `.model`, `.data` (Path), `.question`, `.arguments`
       `await stage.run(workflow, **start)`      run it, with progress on stderr; give `answer=` for questions to a person
       `await stage.follow(handler)`             the same for a run that was started elsewhere
-    `NotFoundError`                             raise it for "no answer in the data": exit status 3
+    `output_file`                               the `type=` of a flag that names a file to be written
+    `NotFoundError`, `WrongInputError`          raise them for "no answer in the data": exit status 3; "cannot be used": 2
 corpus/ (`stage.data`)
-    handbook/*.md, web/*.md, budgets/YEAR.md (2020 is missing), tables/*.csv, tables.sql, crew.json, register.txt, story.json
+    handbook/*.md, web/*.md, letters/*.md, budgets/YEAR.md (2020 is missing), tables/*.csv, tables.sql, crew.json, register.txt, story.json
 retrieve.py
     `Chunk(id, source, title, text)`            frozen dataclass; `.as_dict()`, `Chunk(**d)`; `id` is as "harbour.md#2"
     `read_folder(path)`, `split_text(text, size=, overlap=)`   chunks of Markdown files by section; pieces of words by sentence
@@ -32,15 +33,20 @@ retrieve.py
     `HybridIndex.save(path)`, `.load(path)`     one SQLite file
     `hash_vector(text)`, `cosine(a, b)`         512 signed hashed features, pure Python
 search.py   `LocalSearch(folder)`, `await .search(query, top=) -> list[Page(title, url, text)]`; `.queries` is what was asked
+    `choose_search(folder)`                     the SearXNG server of TRACEDFLOW_SEARCH_URL if that is set, else the folder
+    `SearchUnavailableError`                    it is away, or refuses: what a retry policy waits for; an `OSError`
 sql.py      `load_tables(path, data)`, `load_records(path, table, records)` make an SQLite file
             `Database(path)`: `.tables`, `.schema(*tables)`, `.sample(table)`, `.query(sql) -> Rows(columns, rows)`; `SqlError`
-sandbox.py  `Sandbox()`: `await .run(code) -> Ran(output, value, error)`, `await .close()`; state is kept between snippets
+            `statement_in(answer)`              what a model wrote, out of its fence; `sql_reading.py` has `select_for(prompt)`, for rules
+sandbox.py  `Sandbox()`: `await .run(code) -> Ran(output, value, error)`, `await .close()`; state is kept between snippets; `.fresh`
 tools.py    `Tool(function)`: `.name`, `.description`, `.schema`, `.spec`, `await .call(json_text)`; `ToolError`; `tool_named`
+            `handbook_tools(data)`: `add`, `multiply`, `lookup`; `budget_tools(data)`: a search for each year
 reading.py  for rules only: `tagged`, `all_tagged`, `sentences`, `content_words`, `best_sentence`, `overlap`, `numbers`, `facts_asked`
 scripted_server.py   `ScriptedServer(faults=[...])`: the same rules behind a loopback OpenAI-style server; `with ... as server: server.url`
 screen.py   `heading`, `show_waterfall`
 
 A new example needs three more files: its rules in `_kit/scripts/<name>.py`, what it is asked and how the answer is known in
 `tests/examples/cases/<name>.py` (rules for all examples are in `tests/examples/test_every_example.py`), and what holds for it
-alone in `tests/examples/test_<name>.py`. `examples/rag.py` and its three are the pattern.
+alone in `tests/examples/test_<name>.py`. `examples/rag.py` and its three are the pattern. `python -m examples --gallery` puts its
+graph into docs/examples.md.
 """

@@ -33,7 +33,8 @@ from tracedflow import (
 from tracedflow.drawing import draw_most_recent_execution_mermaid, draw_most_recent_execution_svg
 from tracedflow.events import StepState, StepStateChanged
 
-from .model import Model, ModelUnavailableError, choose_model, introduce
+from .model import Model, ModelUnavailableError, ScriptedModel, choose_model, introduce
+from .search import SearchUnavailableError
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -42,6 +43,10 @@ Answer = Callable[[InputRequiredEvent], Awaitable[HumanResponseEvent]]
 
 class NotFoundError(Exception):
     """The data does not hold the answer."""
+
+
+class WrongInputError(Exception):
+    """What the command line gave cannot be used."""
 
 
 @dataclass
@@ -131,6 +136,7 @@ def run_example(
     argv: Sequence[str] | None = None,
     *,
     flags: Callable[[argparse.ArgumentParser], None] | None = None,
+    needs_model: bool = True,
 ) -> int:
     """Run an example as its flags say; return the status of the process.
 
@@ -142,20 +148,26 @@ def run_example(
         question: what is asked if the command line does not; None for an example that is asked nothing.
         argv: the command line, `sys.argv` if left out.
         flags: adds flags of the example's own.
+        needs_model: whether it asks a model; if not, there is no `--model`, and the first line says so.
     """
-    arguments = _arguments(doc, question, argv, flags)
+    name = Path(sys.modules[play.__module__].__file__ or "example").stem
+    parser = argparse.ArgumentParser(prog=f"python -m examples.{name}", description=(doc or "").partition("\n")[0])
+    arguments = _arguments(parser, question, argv, flags, needs_model)
     if arguments.verbose:
         os.environ["TRACEDFLOW_VERBOSE"] = "1"
     _start_tracing(arguments.trace)
-    stage = Stage(choose_model(name=arguments.model), arguments.data, getattr(arguments, "question", None) or "", arguments)
-    introduce(stage.model, sys.stderr)
-    serves = _serve_metrics(arguments.metrics_port)
-    name = Path(sys.modules[play.__module__].__file__ or "example").stem
+    model = choose_model(name=arguments.model) if needs_model else ScriptedModel()
+    stage = Stage(model, arguments.data, getattr(arguments, "question", None) or "", arguments)
+    if needs_model:
+        introduce(model, sys.stderr)
+    else:
+        print("Model: none is needed", file=sys.stderr, flush=True)
+    port = _serve_metrics(arguments.metrics_port)
     with trace.get_tracer("tracedflow.examples").start_as_current_span(f"example {name}") as span:
         status = _play(play, stage)
         trace_id = f"{span.get_span_context().trace_id:032x}"
-    if serves:
-        _wait_for_reader(arguments.metrics_port)
+    if port is not None:
+        _wait_for_reader(port)
     if arguments.trace:
         trace.get_tracer_provider().force_flush()  # type: ignore[attr-defined]
     print(f"Trace: {trace_id}{f' in {arguments.trace}' if arguments.trace else ''}", file=sys.stderr)
@@ -168,10 +180,14 @@ def _play(play: Play, stage: Stage) -> int:
     except NotFoundError as error:
         print(f"Not found: {error}", file=sys.stderr)
         return 3
-    except ModelUnavailableError as error:
+    except WrongInputError as error:
+        print(f"Wrong input: {error}", file=sys.stderr)
+        return 2
+    except (ModelUnavailableError, SearchUnavailableError) as error:
         print(f"No answer: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print(file=sys.stderr)  # the terminal has ^C on its line, or a question
         return 130
     finally:
         sys.stderr.flush()
@@ -211,20 +227,35 @@ def as_text(result: Any) -> str:
 
 
 def _arguments(
-    doc: str | None, question: str | None, argv: Sequence[str] | None, flags: Callable[[argparse.ArgumentParser], None] | None
+    parser: argparse.ArgumentParser,
+    question: str | None,
+    argv: Sequence[str] | None,
+    flags: Callable[[argparse.ArgumentParser], None] | None,
+    needs_model: bool,
 ) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     if question is not None:
         parser.add_argument("question", nargs="?", default=question, help=f"default: {question}".replace("%", "%%"))
-    parser.add_argument("--model", metavar="NAME", help="a model of the server in the environment; `scripted` for the one offline")
+    if needs_model:
+        parser.add_argument("--model", metavar="NAME", help="a model of the server in the environment; `scripted` for the one offline")
     parser.add_argument("--data", type=Path, default=CORPUS, metavar="DIR", help="data in place of that of the examples")
-    parser.add_argument("--draw", type=Path, metavar="FILE", help="draw the last run: .html, .svg or .mmd")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="write the trace as OTLP-JSON lines")
-    parser.add_argument("--metrics-port", type=int, metavar="N", help="serve Prometheus metrics until the input ends")
+    parser.add_argument("--draw", type=output_file, metavar="FILE", help="draw the last run: .html, .svg or .mmd")
+    parser.add_argument("--trace", type=output_file, metavar="FILE", help="write the trace as OTLP-JSON lines")
+    parser.add_argument("--metrics-port", type=int, metavar="N", help="serve Prometheus metrics until the input ends; 0: on any free port")
     parser.add_argument("--verbose", action="store_true", help="tell each step as it happens, and where the time went")
     if flags is not None:
         flags(parser)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if not arguments.data.is_dir():
+        parser.error(f"--data {arguments.data}: there is no such folder")
+    return arguments
+
+
+def output_file(text: str) -> Path:
+    """Return the path of a file that is to be written, for a flag; one whose folder is missing is refused before anything runs."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
+    return path
 
 
 def _start_tracing(file: Path | None) -> None:
@@ -235,13 +266,17 @@ def _start_tracing(file: Path | None) -> None:
         trace.set_tracer_provider(TracerProvider())
 
 
-def _serve_metrics(port: int | None) -> bool:
+def _serve_metrics(port: int | None) -> int | None:
+    """Serve the metrics of this process; return on which port, as 0 is any that is free."""
     if port is None:
-        return False
+        return None
     from prometheus_client import start_http_server
 
-    start_http_server(port, addr="127.0.0.1")
-    return True
+    try:
+        server, _ = start_http_server(port, addr="127.0.0.1")
+    except (OSError, OverflowError) as error:
+        sys.exit(f"--metrics-port {port}: {error}")
+    return int(server.server_port)
 
 
 def _wait_for_reader(port: int) -> None:

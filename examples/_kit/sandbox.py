@@ -59,6 +59,11 @@ class Sandbox:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the next program finds no variables: none ran yet, or the child had to be ended."""
+        return self._process is None
+
     async def run(self, code: str) -> Ran:
         """Run a program; whatever is wrong with it is told in the result."""
         if problem := refusal(code):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -61,13 +63,23 @@ def load_records(path: str | Path, table: str, records: Sequence[Mapping[str, An
     if not columns:
         raise ValueError("there are no records, so there is nothing to make a table of")
     kinds = [_kind_of([record[column] for record in records if record.get(column) is not None]) for column in columns]
-    names = [_quoted(column) for column in columns]
+    names = [_quoted(name) for name in _distinct(columns)]
     rows = [[_as_value(record.get(column)) for column in columns] for record in records]
     path = Path(path)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(f"CREATE TABLE {_quoted(table)} ({', '.join(f'{n} {kind}' for n, kind in zip(names, kinds, strict=True))})")
         db.executemany(f"INSERT INTO {_quoted(table)} VALUES ({', '.join('?' * len(columns))})", rows)
     return path
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return names that SQLite tells apart, as it does not `Name` and `name`: the second becomes `name_2`."""
+    found: list[str] = []
+    for name in names:
+        taken = {each.lower() for each in found} | {other.lower() for other in names if other != name}
+        number = 1 + sum(each.lower() == name.lower() for each in found)
+        found.append(name if number == 1 else next(new for at in count(number) if (new := f"{name}_{at}").lower() not in taken))
+    return found
 
 
 def _quoted(name: str) -> str:
@@ -82,6 +94,12 @@ def _kind_of(values: Sequence[Any]) -> str:
 
 def _as_value(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def statement_in(answer: str) -> str:
+    """Return the statement in a model's answer, which may stand in a fence and end with a semicolon."""
+    fenced = re.search(r"```(?:sql)?\s(.+?)```", answer, re.DOTALL | re.IGNORECASE)
+    return (fenced[1] if fenced else answer).strip().rstrip("; \n")
 
 
 class Database:

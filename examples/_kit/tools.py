@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from .retrieve import HybridIndex, read_file, read_folder
 
 
 class ToolError(Exception):
@@ -78,3 +81,41 @@ def _model_of(function: Callable[..., Any]) -> type[BaseModel]:
         for name, parameter in inspect.signature(function).parameters.items()
     }
     return create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def handbook_tools(data: Path, passages: int = 3) -> list[Tool]:
+    """Return the tools of the agents: two for sums, one that looks into the handbook of the town."""
+    index = HybridIndex(read_folder(data / "handbook"))
+
+    def add(a: int, b: int) -> int:
+        """Add two whole numbers."""
+        return a + b
+
+    def multiply(a: int, b: int) -> int:
+        """Multiply two whole numbers."""
+        return a * b
+
+    def lookup(question: str) -> str:
+        """Look up what the handbook of the town of Karrow says about a question."""
+        return _found(index, question, passages)
+
+    return [Tool(add), Tool(multiply), Tool(lookup)]
+
+
+def budget_tools(data: Path, passages: int = 3) -> list[Tool]:
+    """Return a tool for each budget book of the town: it finds passages in the book of its year and in no other."""
+    return [_book_tool(path, passages) for path in sorted((data / "budgets").glob("*.md"))]
+
+
+def _book_tool(path: Path, passages: int) -> Tool:
+    index = HybridIndex(read_file(path))
+
+    def search(query: str) -> str:
+        return _found(index, query, passages)
+
+    return Tool(search, f"budget_{path.stem}", f"What the budget book of the year {path.stem} says.")
+
+
+def _found(index: HybridIndex, question: str, passages: int) -> str:
+    found = [hit.chunk for hit in index.search(question, passages)]
+    return "\n".join(f'<passage title="{chunk.title}">\n{chunk.text}\n</passage>' for chunk in found) or "Nothing was found."

@@ -86,10 +86,12 @@ _factories.register("checkpoint store", _edge("checkpointer.sqlite", "SqliteChec
 _factories.register("drawer", _edge("drawing", "notebook_bundle", call=False))
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith("draw_") and name in __all__:
-        return getattr(import_module("tracedflow.drawing"), name)
-    raise AttributeError(f"module 'tracedflow' has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("draw_") and name in __all__:
+            return getattr(import_module("tracedflow.drawing"), name)
+        raise AttributeError(f"module 'tracedflow' has no attribute {name!r}")
 
 
 __all__ = [

@@ -82,14 +82,13 @@ def dropped(runner: Runner, command: st.Dropped) -> None:
 
 def joined(runner: Runner, command: st.Joining | st.Joined) -> None:
     """Put a join on the account of the execution that asked."""
-    scope = runner.scopes.get(command.execution)
+    call = runner.scopes[command.execution].call
     if isinstance(command, st.Joined):
-        if scope is not None:
-            scope.call.collected = (*scope.call.collected, *map(cause_of, command.collected))
+        call.collected = (*call.collected, *map(cause_of, command.collected))
     elif runner.chain.hears(JoinWaiting):
         runner.chain.notice(
             JoinWaiting(
-                run=runner.call, at=runner.now(), call=scope.call if scope else None, event_type=command.event_type.__name__,
+                run=runner.call, at=runner.now(), call=call, event_type=command.event_type.__name__,
                 buffer=command.buffer, have=command.have, need=command.need,
             )
         )  # fmt: skip

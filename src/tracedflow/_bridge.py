@@ -53,13 +53,12 @@ def submit(scope: StepScope, make: Callable[[], Coroutine[Any, Any, Any]]) -> co
             done.cancel()
             return
         task = scope.runner.loop.create_task(make(), context=context)
-        scope.helpers = scope.helpers or set()
-        scope.helpers.add(task)
+        helpers = scope.helpers = scope.helpers or set()
+        helpers.add(task)
+        task.add_done_callback(helpers.discard)
         task.add_done_callback(finish)
 
     def finish(task: asyncio.Task[Any]) -> None:
-        if scope.helpers:
-            scope.helpers.discard(task)
         if task.cancelled():
             done.cancel()
         elif (error := task.exception()) is not None:

@@ -35,8 +35,7 @@ async def checkpointed(scope: StepScope, result: StepResult) -> bool:
     """Call the callback of the run for a step execution that completed; False: it failed, and so did the run."""
     runner = scope.runner
     callback = runner.settings.checkpoint
-    if callback is None:
-        return True
+    assert callback is not None
     call = scope.call
     completed = scope.completion(events_of(result), stream=isinstance(result, list), at=runner.now())
     completed.held_back = False  # a run that goes on from the checkpoint gets the events at once

@@ -103,7 +103,7 @@ def checked_start_event(given: StartEvent | None, kind: type[StartEvent], fields
             raise ValueError(f"start_event must be a StartEvent, not {given!r} of type {type(given).__name__}")
         if fields:
             text = f"run() got a start_event and also the fields {', '.join(fields)}, which are ignored; put them into the event"
-            warnings.warn(text, UserWarning, stacklevel=3)
+            warnings.warn(text, UserWarning, stacklevel=4)
         return given
     try:
         return kind(**fields)

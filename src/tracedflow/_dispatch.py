@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import _watchdog
 from ._checkpoint import checkpointed
-from ._record import end_attempt
+from ._record import end_attempt, end_without_attempt
 from ._results import check_result
 from ._scope import StepScope
 from ._threads import pool
@@ -76,8 +76,7 @@ class Dispatcher:
         else:
             scope.close()
             if scope.attempt == 0:  # a layer answered without calling the step
-                scope.started = call.started_at
-                end_attempt(scope, result, None)
+                end_without_attempt(scope, result, None)
             if runner.settings.checkpoint is None or await checkpointed(scope, result):
                 runner.step_completed(scope, result)
 
@@ -104,16 +103,16 @@ class Dispatcher:
     async def _recorded(self, scope: StepScope, call: StepCall) -> StepResult:
         """Make one attempt through its layers, and its record."""
         step = scope.step
-        scope.started = scope.runner.now() if call.attempts else call.started_at
-        scope.queued_at_start, backoff_before = call.queued, scope.marks[1]
         scope.begin_attempt()
+        scope.started = scope.runner.now() if call.attempts > 1 else call.started_at
+        scope.queued_at_start = call.queued
         traced: AttemptCall | None = None
         result: StepResult = None
         error: BaseException | None = None
         layers = self.chain.single_attempt if step.policy is None else self.chain.attempt
         try:
             if layers is not None:
-                backoff = call.backoff - backoff_before
+                backoff = call.backoff - scope.marks[1]
                 traced = AttemptCall(step=call, attempt=scope.attempt, last_error=scope.execution.last_error, backoff=backoff)
                 result = await layers(traced)
             else:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from . import _state as st
 from . import _watchdog
+from ._dispatch import Dispatcher
 from ._scope import StepScope
-from .errors import WorkflowCancelledByUser, WorkflowStalledError, WorkflowTimeoutError
+from .errors import WorkflowCancelledByUser, WorkflowRuntimeError, WorkflowStalledError, WorkflowTimeoutError
 from .events import (
     Event,
     StepFailedEvent,
@@ -49,10 +50,28 @@ class Ending:
     trace: TracebackType | None = None  # the user's own frames
 
 
-def last_event(runner: Runner, stop: StopEvent | None, error: BaseException | None) -> StopEvent | None:
+def checked_stop(runner: Runner, stop: object) -> StopEvent | None:
+    """Return what the `run` layers made of the run: its StopEvent, or None if its own ending says how it ended.
+
+    Raises:
+        WorkflowRuntimeError: a layer returned something else.
+    """
+    if isinstance(stop, StopEvent):
+        return stop
+    if stop is None and runner.ending is not None and runner.ending.error is not None:
+        return None
+    kind = "None" if stop is None else f"an object of type {type(stop).__name__}"
+    raise WorkflowRuntimeError(
+        f"A `run` layer of {runner.call.workflow} returned {kind} at the end of run {runner.run_id}; "
+        "it must return what `await call_next(call)` gave it, or a StopEvent of its own"
+    )
+
+
+def last_event(runner: Runner, stop: StopEvent | None, error: BaseException | None) -> StopEvent:
     """Return the last event of the stream of a run that ended so."""
     match error:
         case None:
+            assert stop is not None
             return stop
         case WorkflowStalledError():
             return WorkflowFailedEvent(step_name=_stalled_step(error), exception=error, elapsed_seconds=_age(runner))
@@ -96,9 +115,7 @@ def _active_steps(error: WorkflowTimeoutError) -> list[str]:
 def annotate(error: BaseException, scope: StepScope) -> None:
     """Leave the user's own frames on the exception, and say where it was raised."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code not in _watchdog.step_callers:
-        trace = trace.tb_next
-    inner = None if trace is None else trace.tb_next
+    inner = _within(trace, Dispatcher._attempt.__code__) or _within(trace, Dispatcher._recorded.__code__)
     while inner is not None and inner.tb_next is not None and _is_between(inner.tb_frame.f_code):
         inner = inner.tb_next
     if inner is not None:
@@ -108,6 +125,13 @@ def annotate(error: BaseException, scope: StepScope) -> None:
     tried = f", attempt {scope.attempt}" if scope.attempt > 1 else ""
     traced = f", trace {call.trace_id}" if call.trace_id else ""
     error.add_note(f"in step `{call.step}` of {call.workflow} ({call.config.place}), which took {taken}{tried}, run {call.run_id}{traced}")
+
+
+def _within(trace: TracebackType | None, code: CodeType) -> TracebackType | None:
+    """Return what some code called, where a traceback first comes through it."""
+    while trace is not None and trace.tb_frame.f_code is not code:
+        trace = trace.tb_next
+    return None if trace is None else trace.tb_next
 
 
 def _is_between(code: CodeType) -> bool:

@@ -83,7 +83,7 @@ class Lead:
                 yield from self._rest(step, context, awaited)
             if me.cancelling():  # before Python 3.13 a request cannot be taken back: no other execution must inherit it
                 break
-            now = scope.ended_at
+            now = scope.ended_at or runner.now()  # one that failed has no time of its end
             if ready and not turn.allows(now):
                 self._is_taken = False
                 self.coming.add(me)

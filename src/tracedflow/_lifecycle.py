@@ -67,9 +67,16 @@ class Lifecycle:
         )
         return told
 
+    def goes_on(self, execution: st.Execution) -> StepStateChanged | None:
+        """Give an execution that starts or goes on a worker. After a wait it goes on where it was: that is not told as a second start."""
+        if execution.id in self._running:  # another of its branches went on before, or its start is told already
+            return None
+        told = self.started(execution)
+        return None if self._parked.pop(execution.id, None) else told
+
     def closing(self) -> list[StepStateChanged]:
         """Return the end of whatever still runs when the run ends."""
-        return [told for number in tuple(self._running) if (told := self._leave(number, None)) is not None]
+        return [self._leave(number, None) for number in tuple(self._running)]
 
     # --- what an input means ---
 
@@ -84,7 +91,7 @@ class Lifecycle:
             case st.AttemptFailed():
                 told = self._leave(happened.execution, None)
                 execution = self._state.executions.get(happened.execution)
-                if told is not None and execution is not None and execution.phase == "running":
+                if execution is not None and execution.phase == "running":
                     return [told, self.started(execution)]
             case st.OpenWait():
                 execution = self._state.executions.get(happened.execution)
@@ -102,13 +109,11 @@ class Lifecycle:
             told.clear()
         self._seen = 0
 
-    def _leave(self, execution: int, output: str | None, *, parks: bool = False) -> StepStateChanged | None:
-        """Take an execution's worker away; return what is told of it, None if it was not known to run."""
+    def _leave(self, execution: int, output: str | None, *, parks: bool = False) -> StepStateChanged:
+        """Take an execution's worker away, which it has until it parks; return what is told of it."""
         told = self._running.pop(execution, None)
         if told is None:
-            told = self._parked.pop(execution, None)
-            if told is None:
-                return None
+            told = self._parked.pop(execution)
         else:
             heappush(self._free[told.name], int(told.worker_id))
         if parks:
@@ -128,20 +133,13 @@ class Lifecycle:
             case st.Execution():
                 return None if self._stepwise else self.started(command)
             case st.Resume():
-                return self._resumed(self._state.executions[command.execution])
+                return self.goes_on(self._state.executions[command.execution])
             case st.Routed(to=(), waited=False) if not command.envelope.taken:
                 kind = type(command.envelope.event)
                 name = f"{kind.__module__}.{kind.__qualname__}"
                 return UnhandledEvent(event_type=kind.__name__, qualified_name=name, idle=self._is_at_rest())
             case _:
                 return None
-
-    def _resumed(self, execution: st.Execution) -> StepStateChanged | None:
-        """Give an execution that goes on a worker. After a wait it goes on where it was: that is not told as a second start."""
-        if execution.id in self._running:  # another of its branches went on before
-            return None
-        told = self.started(execution)
-        return None if self._parked.pop(execution.id, None) else told
 
     def _queued(self) -> list[StepStateChanged]:
         """Return which of the new executions found no free slot."""

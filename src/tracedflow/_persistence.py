@@ -1,12 +1,14 @@
-"""What a workflow has to do with saving: the class of its state, its store, and how values become text."""
+"""What a workflow has to do with saving: the class of its state, its store, how values become text, what a resumed run ignores."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from ._checks import checked_start_event
 from ._snapshot import imported_event
 from .context import BaseSerializer, JsonSerializer
 from .context.serializers import check_serializer
@@ -15,6 +17,10 @@ from .events import BUILT_IN_EVENTS
 
 if TYPE_CHECKING:
     from ._graph import Graph
+    from ._snapshot import SavedRun
+    from .events import Event, StartEvent
+
+_log = logging.getLogger("tracedflow")
 
 
 class Persistent:
@@ -53,3 +59,19 @@ class Persistent:
         if not isinstance(chosen, JsonSerializer):
             return chosen
         return chosen.with_types(BUILT_IN_EVENTS, self._checked_graph().events, self._state_type()).or_else(imported_event)
+
+
+def start_event_of(
+    saved: SavedRun | None, given: StartEvent | None, kind: type[StartEvent], fields: Mapping[str, Any], workflow: str
+) -> Event:
+    """Return what a run starts with; one that goes on had it in the life before, and a new one is ignored and said to be."""
+    if saved is None:
+        return checked_start_event(given, kind, fields, workflow)
+    ignored = [*([] if given is None else [type(given).__name__]), *(f"{name}=" for name in fields)]
+    if ignored:
+        _log.warning(
+            "run(ctx=) of %s goes on with run %s, so the new start is ignored: %s. To start anew with the same state, give a fresh "
+            "Context: fresh = Context(workflow); await fresh.store.set_state(await ctx.store.get_state())",
+            workflow, saved.run_id, ", ".join(ignored),
+        )  # fmt: skip
+    return saved.start_event

@@ -27,15 +27,21 @@ def end_attempt(scope: StepScope, result: StepResult, error: BaseException | Non
     if error is not None or scope.error is not None:
         scope.error = None if error is None else error_type(error)
     scope.span_id = call.span_id if traced is None or traced.span_id is None else traced.span_id
-    scope.has_unwritten = True
+
+
+def end_without_attempt(scope: StepScope, result: StepResult, error: BaseException | None) -> None:
+    """Take down an execution whose step was never called."""
+    scope.started, scope.queued_at_start = scope.call.started_at, scope.call.queued
+    end_attempt(scope, result, error)
 
 
 def write(scope: StepScope, *, last: bool) -> None:
     """Write the record of the latest attempt: all that will be left of it. See `records.Row` for its form."""
-    scope.has_unwritten = False
     call, inputs, started, ended = scope.call, scope.execution.inputs, scope.started, scope.ended_attempt
     queued, backoff, waiting, blocked = call.queued, call.backoff, call.waiting, call.blocked
     emitted, measured = call.emitted, call.measurements
+    if scope.parts is not None:
+        (queued, backoff, waiting, blocked), scope.parts = scope.parts, None
     parked = queued - scope.queued_at_start + waiting
     if not last or call.attempts > 1:
         before, scope.marks = scope.marks, (queued, backoff, waiting, blocked)

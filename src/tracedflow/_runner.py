@@ -15,11 +15,11 @@ from . import _state as st
 from ._announce import account, dropped, joined, publish, routed
 from ._deadline import Deadline
 from ._dispatch import Dispatcher, current_runner
-from ._ending import STOP_REASONS, Ending, annotate, close_resources, last_event, recover, tear_down
+from ._ending import STOP_REASONS, Ending, annotate, checked_stop, close_resources, last_event, recover, tear_down
 from ._lead import Lead
 from ._lifecycle import Lifecycle
 from ._permits import acquire
-from ._record import end_attempt, write
+from ._record import end_without_attempt, write
 from ._report import report_of
 from ._results import events_of
 from ._scope import BoundStep, StepScope
@@ -109,7 +109,7 @@ class Runner:
         self._warned: set[str] = set()
         self.resumes = resumes
         self.sent_early: list[tuple[Event, str | None]] = [] if resumes is None else list(resumes.early)
-        self._has_shortcuts = not (self._stepwise or settings.max_queued is not None or settings.pause_timeout)
+        self.has_shortcuts = not (self._stepwise or settings.max_queued is not None or settings.pause_timeout)
         self.stepper: Stepper = Stepper(self)
         self.lifecycle: Lifecycle | None = None  # made for the first reader of internal events
         self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
@@ -175,7 +175,7 @@ class Runner:
         first: Sequence[InternalDispatchEvent] = ()
         if expose_internal and not self.log.closed:
             if self.lifecycle is None:
-                self._has_shortcuts = False  # it follows every input
+                self.has_shortcuts = False  # it follows every input
                 self.lifecycle = Lifecycle(self.state, self.ready if self._stepwise else (), stepwise=self._stepwise)
             if self.has_begun:
                 first = self.lifecycle.now()
@@ -184,7 +184,7 @@ class Runner:
     def step_completed(self, scope: StepScope, result: StepResult) -> None:
         """Hear from the dispatcher that a step execution ended well."""
         at = scope.ended_at = self.now()
-        if self._has_shortcuts and isinstance(result, Event):
+        if self.has_shortcuts and isinstance(result, Event):
             call = scope.call
             sent = st.complete(self.state, scope.execution, result, at, call._outgoing, call.span_context, self.graph, self.ready)
             if sent is not None:
@@ -205,7 +205,7 @@ class Runner:
     def send(self, scope: StepScope, event: Event, target: str | None) -> None:
         """Hear that a step execution sends an event."""
         at, call = self.now(), scope.call
-        if self._has_shortcuts and target is None:
+        if self.has_shortcuts and target is None:
             sent = st.send(self.state, scope.execution, event, at, call._outgoing, call.span_context, self.graph, self.ready)
             if sent is not None:
                 account(self, call, sent)
@@ -217,8 +217,7 @@ class Runner:
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
         """Hear from the dispatcher that a step execution ended badly, or was stopped."""
         if scope.attempt == 0:  # a layer raised, or it was stopped, before the step was called
-            scope.started = scope.call.started_at
-            end_attempt(scope, None, error)
+            end_without_attempt(scope, None, error)
         elif scope.error is None:  # its result was refused, or a layer raised after it
             scope.outcome, scope.error = outcome_of_step(scope.call, None, error), error_type(error)
         self.forget(scope)
@@ -245,8 +244,7 @@ class Runner:
 
     def forget(self, scope: StepScope) -> None:
         """Let go of a step execution that has ended, and of the runs that it left behind."""
-        if scope.has_unwritten:
-            write(scope, last=True)
+        write(scope, last=True)
         scope.call._scope = None
         self.scopes.pop(scope.execution.id, None)
         for child in scope.children or ():
@@ -365,7 +363,7 @@ class Runner:
         error: BaseException | None = None
         try:
             await self._enter()
-            stop = await self.chain.run(self.call)
+            stop = checked_stop(self, await self.chain.run(self.call))
         except BaseException as caught:  # noqa: BLE001 - it is handed to whoever awaits the run
             error = caught
             if isinstance(caught, asyncio.CancelledError) and not self.has_begun and self.ending is not None:
@@ -436,11 +434,10 @@ class Runner:
             error.add_note(f"abandoned after cancellation: {', '.join(f'`{name}`' for name in self.abandoned)}")
         for told in self.lifecycle.closing() if self.lifecycle is not None else ():
             self.log.tell(told)
+        self.lifecycle = None  # what an abandoned step does from now on is told to nobody
         last = last_event(self, stop, error)
-        if last is not None:
-            self.log.append(last)
+        self.log.append(last)
         self.log.close()
-        self.stalls.stop()
         if self.parent is not None:
             self.parent.runner.children.discard(self)
             self.parent.runner.stalls.look()

@@ -86,7 +86,7 @@ class StepScope:
     _context: Context[Any] | None = None
     _order: dict[str, int] | None = None
     _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
-    has_unwritten: bool = False  # an attempt that ended, and has no record yet
+    parts: tuple[float, float, float, float] | None = None  # as `marks`, of an attempt that is followed by a backoff
     started: float = 0.0  # of this attempt; run clock
     ended_attempt: float = 0.0
     queued_at_start: float = 0.0
@@ -135,8 +135,7 @@ class StepScope:
             execution.first_started_at = call.started_at
 
     def _begin_again(self, call: StepCall) -> None:
-        if self.has_unwritten:
-            write(self, last=False)  # of the attempt before: a layer called the step twice
+        write(self, last=False)  # of the attempt before
         self._order = None
         call.collecting = False
         self.emitted_before = len(call.emitted)
@@ -168,7 +167,7 @@ class StepScope:
     async def back_off(self, delay: float, error: Exception) -> None:
         """Give the slot back for `delay` seconds after this error, then wait for one."""
         runner, call = self.runner, self.call
-        write(self, last=False)
+        self.parts = (call.queued, call.backoff, call.waiting, call.blocked)  # of the attempt that failed; what follows is not its own
         timer = runner.state.seq + 1  # the reducer takes the next number for it
         began = runner.now()
         runner.apply(st.AttemptFailed(self.execution.id, delay, began, error))
@@ -199,8 +198,7 @@ class StepScope:
             finally:
                 waited = self.runner.now() - began
                 self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
-                if self.parking is None:
-                    self.call.queued += waited
+                self.call.queued += waited if self.parking is None else 0.0  # a parked attempt counts it when it goes on
         if self.ended:  # a task that the step left behind asked for it
             self.release_limit()
 
@@ -335,7 +333,8 @@ class StepScope:
 
     def remember(self, key: str, value: Any) -> None:
         """Keep an answer over retries and resumes."""
-        self.runner.apply(st.Remember(self.execution.id, key, value))
+        if not self.ended:  # a task that the step left behind has found it
+            self.runner.apply(st.Remember(self.execution.id, key, value))
 
     def collect(self, event: Event, expected: Sequence[type[Event]], buffer: str) -> list[Event] | None:
         """Add an event to a join; see `Context.collect_events`."""
@@ -355,8 +354,7 @@ class StepScope:
 
     def cancel(self, reason: str) -> None:
         """Ask the step to stop."""
-        if self.call.cancel_reason is None:
-            self.call.cancel_reason = reason
+        self.call.cancel_reason = reason
         for helper in tuple(self.helpers or ()):
             helper.cancel(reason)
         if not (self.runner.task.cancelling() and self.task.cancelling()):  # a loop that closes cancelled both: not again in the cleanup

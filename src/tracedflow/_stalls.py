@@ -40,11 +40,6 @@ class StallWatch:
         elif self._check is None and self._is_quiet():
             self._check = runner.loop.call_soon(self._look_again, 1)
 
-    def stop(self) -> None:
-        """The run is over."""
-        if self._check is not None:
-            self._check.cancel()
-
     def signs_of_life(self) -> list[str]:
         """Return why a run in which nothing happens may still go on."""
         runner = self._runner

@@ -75,7 +75,9 @@ class Stepper:
             runner.resume(command)
         if runner.lifecycle is not None:
             for execution in runner.ready:
-                runner.log.tell(runner.lifecycle.started(execution))
+                told = runner.lifecycle.goes_on(execution)
+                if told is not None:
+                    runner.log.tell(told)
         found = bool(runner.ready or put_off)
         runner.lead.take_each()  # what they send is not ready before the next call
         return found
@@ -115,9 +117,9 @@ class Stepper:
     def add(self, envelope: st.Envelope) -> None:
         """Take an event that a step returned."""
         self._returned.append(envelope)
-        scope = self._runner.scopes.get(envelope.source) if envelope.source is not None else None
-        if scope is not None:
-            scope.call.emitted = [*scope.call.emitted, (envelope.id, type(envelope.event).__name__)]
+        assert envelope.source is not None
+        call = self._runner.scopes[envelope.source].call
+        call.emitted = [*call.emitted, (envelope.id, type(envelope.event).__name__)]
 
     def puts_off(self, command: st.Resume) -> bool:
         """Whether a parked step must wait for the next `run_step`."""

@@ -29,7 +29,7 @@ class ThreadPool:
     def __init__(self, limit: int = MAX_THREADS) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._idle: list[queue.SimpleQueue[_Job | None]] = []
+        self._idle: list[queue.SimpleQueue[_Job]] = []
         self._count = 0
         self._knows_forks = False
 
@@ -76,11 +76,11 @@ class ThreadPool:
                 self._knows_forks = True
                 os.register_at_fork(after_in_child=self.forget)
             self._count += 1
-        inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         inbox.put(job)
         threading.Thread(target=self._work, args=(inbox,), name="tracedflow-step", daemon=True).start()
 
-    def _work(self, inbox: queue.SimpleQueue[_Job | None]) -> None:
+    def _work(self, inbox: queue.SimpleQueue[_Job]) -> None:
         while True:
             try:
                 job = inbox.get(timeout=_IDLE_SECONDS)
@@ -88,13 +88,12 @@ class ThreadPool:
                 if self._retire(inbox):
                     return
                 continue
-            if job is not None:
-                job()
+            job()
             del job  # a finished step's objects must not live as long as the thread
             with self._lock:
                 self._idle.append(inbox)
 
-    def _retire(self, inbox: queue.SimpleQueue[_Job | None]) -> bool:
+    def _retire(self, inbox: queue.SimpleQueue[_Job]) -> bool:
         with self._lock:
             if inbox not in self._idle:
                 return False  # a job was put at this very moment

@@ -110,7 +110,8 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """End the run as a task is cancelled: awaiting it raises `asyncio.CancelledError`. False if it is over."""
-        if self.done():
+        ending = self._runner.ending
+        if self.done() or (ending is not None and not ending.hard):  # True would promise that whoever awaits it is cancelled
             return False
         self._runner.cancel("its handler was cancelled" if msg is None else str(msg), hard=True)
         return True

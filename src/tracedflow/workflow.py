@@ -23,7 +23,6 @@ from ._checks import (
     check_one_of,
     check_seconds,
     check_skipped,
-    checked_start_event,
     checked_step,
 )
 from ._config import check_layer, layers_for
@@ -32,7 +31,7 @@ from ._graph import Graph
 from ._naming import name_of
 from ._notebook import Drawn
 from ._owner import ResourceOwner
-from ._persistence import Persistent
+from ._persistence import Persistent, start_event_of
 from ._result_type import result_problems
 from ._runner import Runner
 from ._scope import BoundStep, StepScope, bind
@@ -311,7 +310,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         """Start a run; await the handler for its result. Needs a running event loop; see `run_sync` for scripts.
 
         Args:
-            ctx: a Context to go on with; its store is shared.
+            ctx: a Context to go on with; its store is shared. A run that was live in it goes on, and ignores a new start.
             start_event: what to start with; else one is made of the keywords.
             run_id: the id of the run; no live run may have it.
             stepwise: run one step at a time, with `await handler.run_step()`.
@@ -333,7 +332,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         check_callable("checkpoint_callback", checkpoint_callback)
         context = self._context_for(ctx)
         saved = context._saved
-        event = saved.start_event if saved is not None else checked_start_event(start_event, graph.start_event, kwargs, self.workflow_name)
+        event = start_event_of(saved, start_event, graph.start_event, kwargs, self.workflow_name)
         outer = current_scope.get()
         parent = outer if outer is not None and options.parent is FROM_STEP and _is_live_on(outer, loop) else None
         clock = active_clock.get()

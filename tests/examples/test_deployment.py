@@ -25,6 +25,7 @@ pytest.importorskip("uvicorn")
 from examples.deployment import application, ask, asked, follow, main, served, serving
 from examples.managing_events import NumberPrompt
 from tracedflow import Context, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, drain, runs, step
+from tracedflow.inspect.trace_file import read_runs
 from tracedflow.telemetry import Tracing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -274,10 +275,24 @@ def test_the_command_is_its_own_client(capsys: pytest.CaptureFixture[str]) -> No
     assert 'tracedflow_runs_total{outcome="success",workflow="NumberPrompt"}' in printed.err
 
 
+def test_a_text_that_no_run_takes_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([" "]) == 2
+    said = capsys.readouterr().err
+    assert "Wrong input: " in said
+    assert "Traceback" not in said
+
+
+def test_the_request_and_its_run_are_one_trace(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    command = [sys.executable, "-m", "examples.deployment", TEXT, "--trace", str(file)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    trace_id = ended.stderr.splitlines()[-1].split()[1]
+    assert [run.trace_id for run in read_runs(file)] == [trace_id]
+
+
 def test_a_port_that_is_taken_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
-        main(["--serve", "--port", str(taken.getsockname()[1])])
-    assert ended.value.code == 2
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["--serve", "--port", str(taken.getsockname()[1])]) == 2
     assert "Address already in use" in capsys.readouterr().err
 
 
@@ -294,6 +309,7 @@ def test_the_server_ends_when_it_is_told_to() -> None:
     command = [sys.executable, "-m", "examples.deployment", "--serve", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
+        assert server.stderr.readline().startswith("Model: none")
         port = int(re.search(r"http://127\.0\.0\.1:(\d+)", server.stderr.readline())[1])  # type: ignore[index]
         found = asyncio.run(ask(f"http://127.0.0.1:{port}", "/workflows"))  # answered, so it is up
         server.send_signal(signal.SIGINT)

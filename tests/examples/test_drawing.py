@@ -100,5 +100,9 @@ def test_the_command_prints_the_run_or_writes_the_pictures(tmp_path: Path, capsy
     printed = capsys.readouterr()
     assert printed.out.startswith("flowchart")
     assert str(cut_by_hand(TEXT, WIDTH)[0]) in printed.err
+    (tmp_path / "file").touch()
+    assert main([TEXT, "--folder", str(tmp_path / "file" / "below")]) == 2
+    (tmp_path / "file").unlink()
+    capsys.readouterr()
     assert main([TEXT, "--folder", str(tmp_path)]) == 0
     assert capsys.readouterr().out.split() == [str(file) for file in sorted(tmp_path.iterdir())]

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from examples import __main__ as listing
 from examples._kit.cli import CORPUS
 from examples._kit.messages import Asked, Wanted
-from examples._kit.model import OpenAICompatModel, ScriptedModel
+from examples._kit.model import OpenAICompatModel, ScriptedModel, choose_model
 from examples._kit.scripted_server import MODEL, ScriptedServer
 from tests.examples.cases import Ask, case_of, module_of, names, played
 from tracedflow import configure
@@ -33,8 +33,9 @@ ASKS = [pytest.param(name, ask, id=f"{name}-{number}") for name in names() for n
 ASKS_TO_EDIT = [param for param in ASKS if param.values[1].edit is not None]
 ASKS_TO_REMOVE = [param for param in ASKS if param.values[1].remove is not None]
 ASKS_OF_A_MODEL = [param for param in ASKS if case_of(param.values[0]).needs_model]
+LIVE = choose_model()  # before a test hides the environment
 WITH_A_MODEL = [name for name in names() if case_of(name).needs_model]
-ON_THE_KIT = [name for name in names() if case_of(name).play is None]
+ON_THE_KIT = [name for name in names() if hasattr(module_of(name), "play")]
 
 
 class HastyModel(ScriptedModel):
@@ -62,6 +63,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 def test_every_example_on_the_kit_has_a_case() -> None:
     on_the_kit = {name for name in listing.examples() if re.search(r"^async def play\(", source_of(name), re.MULTILINE)}
     assert on_the_kit == set(ON_THE_KIT)
+    assert set(listing.examples()) - on_the_kit == {"demo"}  # which runs others, and shows their metrics
 
 
 def test_every_example_says_in_one_line_what_it_shows() -> None:
@@ -73,7 +75,7 @@ def test_every_example_says_in_one_line_what_it_shows() -> None:
 @pytest.mark.parametrize("name", ON_THE_KIT)
 def test_an_example_is_a_lesson_of_readable_length_with_a_picture(name: str) -> None:
     assert "```mermaid" in (module_of(name).__doc__ or "")
-    assert len(source_of(name).splitlines()) <= 220
+    assert len(source_of(name).splitlines()) <= case_of(name).longest
 
 
 def source_of(name: str) -> str:
@@ -132,6 +134,16 @@ async def test_a_model_behind_http_gives_the_same_answer(name: str, ask: Ask) ->
         over_http, _ = await played(name, ask, OpenAICompatModel(server.url, "none-needed", MODEL))
     assert over_http == offline
     assert server.requests
+
+
+@pytest.mark.parametrize("name", WITH_A_MODEL if LIVE.name != ScriptedModel.name else [])
+async def test_the_model_of_the_environment_answers_what_the_data_says(name: str) -> None:
+    """Runs where the three variables name a model: its words are its own, the numbers and names are those of the data."""
+    ask = case_of(name).asks[0]
+    text, _ = await played(name, ask, LIVE)
+    assert text.strip()
+    facts = re.findall(r"\d[\d,.]*\d|\d|\b[A-Z]\w+", ask.truth(CORPUS))
+    assert [fact for fact in facts if fact not in text] == [], text
 
 
 class BrokenModel(ScriptedModel):
@@ -219,14 +231,17 @@ def run_offline(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("name", ON_THE_KIT)
 def test_it_runs_offline_and_keeps_stdout_for_the_result(name: str, tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ended = run_offline(name, "--draw", str(tmp_path / "run.svg"), "--trace", str(tmp_path / "trace.jsonl"))
+    case = case_of(name)
+    files = ("--draw", str(tmp_path / "run.svg"), "--trace", str(tmp_path / "trace.jsonl"))
+    ended = run_offline(name, *case.program, *files, "--metrics-port", "0")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ended.returncode == 0, ended.stderr
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5  # seconds of a processor, whatever else it does
     said = ended.stderr.splitlines()
-    assert said[0].startswith("Model: scripted, offline")
+    assert said[0].startswith("Model: scripted, offline" if case.needs_model else "Model: none is needed")
     assert re.match(r"Trace: [0-9a-f]{32} in ", said[-1])
     assert said[-1].split()[1] in (tmp_path / "trace.jsonl").read_text()
     assert (tmp_path / "run.svg").read_text().startswith("<svg")
+    assert re.search(r"^Metrics: http://127\.0\.0\.1:[1-9]\d+/metrics ", ended.stderr, re.MULTILINE)
     assert ended.stdout.strip()
     assert "Model:" not in ended.stdout

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import socket
+import sys
 import urllib.error
 import urllib.request
 from argparse import ArgumentParser
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from examples._kit import cli
-from examples._kit.cli import NotFoundError, Stage, as_text, run_example
+from examples._kit.cli import NotFoundError, Stage, WrongInputError, as_text, run_example
 from examples._kit.model import ModelUnavailableError
 from examples._kit.scripted_server import ScriptedServer
 from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
@@ -60,13 +61,6 @@ async def play(stage: Stage) -> Any:
     return await stage.run(Small(), text=stage.question)
 
 
-@pytest.fixture(autouse=True)
-def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TRACEDFLOW_LLM_BASE_URL", "TRACEDFLOW_LLM_API_KEY", "TRACEDFLOW_LLM_MODEL", "TRACEDFLOW_VERBOSE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cli, "_start_tracing", lambda file: None)  # a provider is for a whole process; subprocesses test it
-
-
 Run = Callable[..., tuple[int, str, list[str]]]
 
 
@@ -95,6 +89,23 @@ def test_an_answer_that_is_not_there_has_a_status_of_its_own(run: Run) -> None:
     assert said[-2] == "Not found: no names"
 
 
+def test_what_cannot_be_used_is_said_and_has_the_status_of_a_wrong_call(run: Run) -> None:
+    async def refuses(stage: Stage) -> str:
+        raise WrongInputError("a text needs a word")
+
+    status, out, said = run(play=refuses)
+    assert (status, out) == (2, "")
+    assert said[-2] == "Wrong input: a text needs a word"
+
+
+def test_an_example_without_a_model_says_so_and_has_no_flag_for_one(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, said = run(needs_model=False)
+    assert (status, said[0]) == (0, "Model: none is needed")
+    with pytest.raises(SystemExit):
+        run("--model", "large", needs_model=False)
+    assert "--model" in capsys.readouterr().err
+
+
 def test_a_model_that_does_not_answer_is_said_in_one_sentence(run: Run) -> None:
     async def fails(stage: Stage) -> str:
         raise ModelUnavailableError("small at http://127.0.0.1:1/v1 cannot be reached, or broke off")
@@ -112,6 +123,34 @@ def test_the_last_run_is_drawn_as_the_name_of_the_file_says(run: Run, tmp_path: 
     text = drawing.read_text()
     assert text.lower().startswith(begins)
     assert "look" in text
+
+
+def test_an_interrupt_has_its_status_and_leaves_the_trace_id_on_a_line_of_its_own(run: Run) -> None:
+    async def interrupted(stage: Stage) -> str:
+        print("How many? ", end="", file=sys.stderr)
+        raise KeyboardInterrupt
+
+    status, out, said = run(play=interrupted)
+    assert (status, out) == (130, "")
+    assert re.fullmatch(r"Trace: [0-9a-f]{32}", said[-1])
+
+
+@pytest.mark.parametrize("flag", ["--draw", "--trace"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
+    run: Run, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong, says in ((tmp_path / "no" / "x.svg", "there is no folder"), (tmp_path, "is a folder")):
+        with pytest.raises(SystemExit) as ended:
+            run(flag, str(wrong))
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert says in said
+        assert "look" not in said
+
+
+def test_a_port_that_is_taken_is_said_in_one_sentence(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit, match="--metrics-port"):
+        run("--metrics-port", str(taken.getsockname()[1]))
 
 
 def test_verbose_leaves_the_steps_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,14 +182,21 @@ def test_a_model_that_is_named_needs_a_place(run: Run) -> None:
         run("--model", "large")
 
 
-def test_an_example_may_have_flags_of_its_own(run: Run) -> None:
+def test_a_folder_of_data_that_is_not_there_is_a_wrong_call(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("--data", str(tmp_path / "none"))
+    assert ended.value.code == 2
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_an_example_may_have_flags_of_its_own(run: Run, tmp_path: Path) -> None:
     async def tell(stage: Stage) -> str:
         return f"{stage.arguments.seed}, {stage.data.name}"
 
     def flags(parser: ArgumentParser) -> None:
         parser.add_argument("--seed", type=int, default=1)
 
-    assert run("--seed", "7", "--data", "/nowhere/here", play=tell, flags=flags)[1] == "7, here\n"
+    assert run("--seed", "7", "--data", str(tmp_path), play=tell, flags=flags)[1] == f"7, {tmp_path.name}\n"
 
 
 def test_help_is_the_first_line_of_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from examples._kit.cli import CORPUS
 from examples._kit.sandbox import Sandbox, refusal
-from examples._kit.sql import Database, SqlError, load_records, load_tables
+from examples._kit.sql import Database, SqlError, load_records, load_tables, statement_in
 from examples._kit.tools import Tool, ToolError, tool_named
 
 # --- SQL ---
@@ -84,6 +84,18 @@ def test_rows_are_shown_as_a_table_of_text(file: Path) -> None:
     assert (lines[0], len(lines), lines[-1]) == ("id | pier", 4, "... 3 more rows")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["SELECT 1", " SELECT 1;\n", "```sql\nSELECT 1;\n```", "Here it is:\n```\nSELECT 1\n```\nIt counts.", "```SQL\nSELECT 1 ;```"],
+)
+def test_a_statement_is_found_in_a_models_answer(answer: str) -> None:
+    assert statement_in(answer) == "SELECT 1"
+
+
+def test_two_statements_in_an_answer_stay_two() -> None:
+    assert statement_in("```sql\nSELECT 1; DROP TABLE t;\n```") == "SELECT 1; DROP TABLE t"
+
+
 def test_records_become_a_table_whatever_their_keys_are(tmp_path: Path) -> None:
     records = [
         {"id": 1, "full name": "Ada", 'x"); DROP TABLE t; --': 1.5, "languages": ["a", "b"]},
@@ -97,6 +109,13 @@ def test_records_become_a_table_whatever_their_keys_are(tmp_path: Path) -> None:
         assert db.query("SELECT value FROM \"some table\", json_each(languages) WHERE value = 'b'").rows == [("b",)]
     with pytest.raises(ValueError, match="no records"):
         load_records(tmp_path / "none.db", "t", [])
+
+
+def test_keys_that_differ_in_capitals_alone_are_columns_of_their_own(tmp_path: Path) -> None:
+    with Database(load_records(tmp_path / "r.db", "t", [{"name": 1, "Name": 2, "name_2": 3, "NAME": 4}])) as db:
+        found = db.query("SELECT * FROM t")
+    assert found.columns == ["name", "Name_3", "name_2", "NAME_4"]
+    assert found.rows == [(1, 2, 3, 4)]
 
 
 # --- code ---
@@ -144,8 +163,11 @@ async def test_a_refused_program_starts_no_process() -> None:
 
 async def test_a_program_without_an_end_is_killed_and_the_next_one_starts_anew() -> None:
     async with Sandbox(seconds=0.2) as box:
+        assert box.fresh
         await box.run("x = 1")
+        assert not box.fresh
         assert "stopped after 0.2 s" in (await box.run("while True:\n    pass")).error
+        assert box.fresh
         assert "NameError" in (await box.run("x")).error
         assert (await box.run("1 + 1")).value == "2"
 

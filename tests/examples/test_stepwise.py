@@ -105,7 +105,7 @@ def test_the_command_runs_by_itself_where_nobody_types(capsys: pytest.CaptureFix
     assert main([TEXT, "--room", "20"]) == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == shortened(TEXT, 20)[-1]
-    assert len(printed.err.splitlines()) == 2 * len(shortened(TEXT, 20))
+    assert len([line for line in printed.err.splitlines() if line.startswith("  ")]) == 2 * len(shortened(TEXT, 20))
 
 
 def test_what_is_typed_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,18 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.samples import Exemplar
 
 from tests.telemetry.conftest import ByHand, Spans
-from tracedflow import Context, Event, RunReport, StartEvent, StepCall, StopEvent, Workflow, step
+from tracedflow import (
+    Context,
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    RunReport,
+    StartEvent,
+    StepCall,
+    StopEvent,
+    Workflow,
+    step,
+)
 from tracedflow.middleware import (
     EventDropped,
     EventStreamed,
@@ -86,7 +97,7 @@ async def test_a_run_is_counted_from_its_start_to_its_end(registry: CollectorReg
     assert value(registry, "tracedflow_runs_total", **flow, outcome="success") == 1
     assert value(registry, "tracedflow_run_duration_seconds_count", **flow, outcome="success") == 1
     assert value(registry, "tracedflow_runs_active", **flow, state="running") == 0
-    assert value(registry, "tracedflow_run_oldest_age_seconds", **flow) is None  # no scrape has seen it
+    assert value(registry, "tracedflow_run_oldest_age_seconds", **flow) == 0  # its series does not end with its runs
     search = {**flow, "step": "search"}
     attempts = "tracedflow_step_attempts_total"
     assert value(registry, attempts, **search, outcome="success", error_type="") == 3
@@ -325,6 +336,58 @@ async def test_a_scrape_shows_age_steps_and_queues_of_live_runs_and_zero_when_th
     assert value(registry, "tracedflow_run_oldest_age_seconds", workflow="Busy") == 0
     assert value(registry, "tracedflow_steps_active", **work) == 0
     assert value(registry, "tracedflow_queue_depth", **work) is None
+
+
+class GoOn(Event):
+    pass
+
+
+class Approval(Workflow):
+    """Waits in one step, and asks by an event that another takes the answer to."""
+
+    @step
+    async def wait(self, ctx: Context, ev: StartEvent) -> InputRequiredEvent:
+        await ctx.wait_for_event(GoOn, timeout=None)
+        await asyncio.sleep(5)
+        return InputRequiredEvent()
+
+    @step(num_workers=3)
+    async def take(self, ev: HumanResponseEvent) -> StopEvent:
+        await asyncio.sleep(5)
+        return StopEvent()
+
+
+@virtual_time()
+async def test_a_run_that_only_waits_for_an_event_from_outside_is_suspended_until_it_comes() -> None:
+    registry = CollectorRegistry()
+    handler = Approval(timeout=None, middleware=[Metrics(registry)]).run()
+
+    def states() -> tuple[float | None, ...]:
+        return tuple(value(registry, "tracedflow_runs_active", workflow="Approval", state=state) for state in ("running", "suspended"))
+
+    seen: list[tuple[float | None, ...]] = []
+    await asyncio.sleep(1)
+    seen.append(states())
+    await handler.send_event(GoOn())
+    await asyncio.sleep(1)
+    seen.append(states())
+    await asyncio.sleep(10)
+    seen.append(states())
+    await handler.send_event(HumanResponseEvent(response="yes"))
+    await asyncio.sleep(1)
+    seen.append(states())
+    await handler
+    assert [*seen, states()] == [(0, 1), (1, 0), (0, 1), (1, 0), (0, 0)]
+
+
+async def test_the_limits_of_all_steps_are_there_from_the_first_run_on() -> None:
+    registry = CollectorRegistry()
+    handler = Approval(timeout=None, middleware=[Metrics(registry)]).run()
+    await asyncio.sleep(0)
+    limit = "tracedflow_step_concurrency_limit"
+    assert value(registry, limit, workflow="Approval", step="take") == 3
+    assert value(registry, "tracedflow_steps_active", workflow="Approval", step="take") == 0
+    await handler.cancel_run()
 
 
 @virtual_time()

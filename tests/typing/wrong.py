@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tracedflow import Context, Event, Limit, Middleware, RunOptions, StartEvent, StopEvent, Workflow, WorkflowHandler, step
+from tracedflow import Wrokflow as Misspelt  # error
 
 
 class Draft(Event):
@@ -17,6 +18,9 @@ class Report(StopEvent):
 
 class Other(StopEvent):
     pass
+
+
+print(Misspelt)
 
 
 class Write(Workflow[Report]):

@@ -347,7 +347,7 @@ def _catch_up(state: RunState, restarted: Restart, routes: Routes, out: list[Com
     for number in tuple(state.returned):
         if not is_over(state):
             _send_on(state, SendOn(number, restarted.at), routes, found)
-    out.extend(command for command in found if not isinstance(command, (Execution, Resume)))
+    out.extend(command for command in found if not isinstance(command, (Execution, Resume, Returned)))
 
 
 def _requeue(state: RunState, execution: Execution, at: float, out: list[Command]) -> None:

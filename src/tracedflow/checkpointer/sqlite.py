@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import astuple, fields
@@ -40,21 +41,29 @@ class SqliteCheckpoints:
     def __init__(self, path: str | Path) -> None:
         self.path: Path = Path(path)
         self._lock = threading.Lock()
+        self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
         self._process = os.getpid()
         with self._named("opened"):
             self._connection = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        weakref.finalize(self, _close, connection, self._process)  # Python 3.13 warns of one that nobody closed
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
         if found > _FORMAT:
-            connection.close()
             raise ContextSerdeError(f"{self.path} has format {found}, newer than {_FORMAT}; upgrade tracedflow")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         if found < _FORMAT:
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_FORMAT}; COMMIT;")
-        return connection
 
     @contextmanager
     def _named(self, tried: str) -> Generator[None]:
@@ -71,8 +80,9 @@ class SqliteCheckpoints:
             yield self._connection
 
     async def add(self, checkpoint: StoredCheckpoint, /) -> None:
-        """Keep a checkpoint; when this returns, it is on disk."""
-        await asyncio.to_thread(self._add, checkpoint)
+        """Keep a checkpoint; when this returns, it is on disk. Those of one loop are added in the order of the calls."""
+        async with self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):  # threads take theirs in any order
+            await asyncio.to_thread(self._add, checkpoint)
 
     def _add(self, checkpoint: StoredCheckpoint) -> None:
         values = astuple(checkpoint)
@@ -90,3 +100,8 @@ class SqliteCheckpoints:
         """Close the file; it cannot be used any more."""
         with self._lock:
             self._connection.close()
+
+
+def _close(connection: sqlite3.Connection, process: int) -> None:
+    if process == os.getpid():  # a connection must not be used after a fork
+        connection.close()

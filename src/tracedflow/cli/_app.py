@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import _process, _recorded, _running, _source
+from . import _doctor, _metrics, _recorded, _running, _source
 from ._wrong import Calm
 
 app = typer.Typer(
@@ -39,5 +39,5 @@ app.command()(_source.check)
 app.command()(_source.draw)
 app.command()(_running.run)
 app.command()(_source.dashboards)
-app.command()(_process.metrics)
-app.command()(_process.doctor)
+app.command()(_metrics.metrics)
+app.command()(_doctor.doctor)

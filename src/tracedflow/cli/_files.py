@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from ..inspect.trace_file import RecordedRun, read_runs
+from ..inspect.trace_file import RecordedRun, TraceFile, read_file
+from ._output import note
 from ._wrong import Wrong
+
+VARIABLE = "TRACEDFLOW_TRACE_FILE"
 
 _MOST = 5
 
 
 def runs_in(file: Path) -> list[RecordedRun]:
-    """Return the runs in a trace file, oldest first: at least one.
+    """Return the runs in a trace file, oldest first: at least one. What of it could not be read is said.
 
     Raises:
         Wrong: it cannot be read, or has no run in it.
     """
     try:
-        found = read_runs(file)
+        found = read_file(file)
     except FileNotFoundError:
-        remedy = "runs write it where TRACEDFLOW_TRACE_FILE, or `tracedflow run --trace`, says so"
-        raise Wrong(f"there is no file {file}; {remedy}") from None
+        raise Wrong(f"there is no file {file}; runs write it where {VARIABLE}, or `tracedflow run --trace`, says so") from None
     except OSError as error:
         raise Wrong(f"{file} cannot be read: {error.strerror or error}") from None
-    if not found:
-        raise Wrong(f"{file} has no run in it; is it a file that TRACEDFLOW_TRACE_FILE wrote?")
-    return found
+    if not found.runs:
+        raise Wrong(_without_runs(file, found))
+    damaged = found.damaged
+    if found.is_cut_off:
+        note(f"{file}:{damaged.pop()} is cut off and left out: its process was killed while it wrote this line, or is at it now")
+    if damaged:
+        more = f", and so are {len(damaged) - 1} more lines" if len(damaged) > 1 else ""
+        note(f"{file}:{damaged[0]} is damaged and left out{more}")
+    return found.runs
+
+
+def _without_runs(file: Path, found: TraceFile) -> str:
+    if not found.lines:
+        return f"{file} is empty: no run has written to it yet; `tracedflow doctor` tells whether telemetry is on"
+    if len(found.damaged) == found.lines:
+        return f"{file}:{found.damaged[0]} is no line of a trace file; name a file that {VARIABLE}, or `tracedflow run --trace`, wrote"
+    return f"{file} has {found.lines} lines of OpenTelemetry data, but no run of tracedflow in them"
 
 
 def run_in(file: Path, run_id: str | None) -> RecordedRun:
@@ -44,6 +61,22 @@ def run_in(file: Path, run_id: str | None) -> RecordedRun:
     if names:
         raise Wrong(f"`{run_id}` begins the ids of {len(names)} runs in {file}: {_listed(names)}; give more of one")
     raise Wrong(f"{file} has no run `{run_id}`; it has {_listed([run.run_id for run in found])}")
+
+
+def chosen(file: Path | None, run: str | None) -> tuple[Path, str | None]:
+    """Return the file and the run that are meant: without a file, those of the one that the environment names.
+
+    Raises:
+        Wrong: no file is named.
+    """
+    usual = os.environ.get(VARIABLE)
+    if usual and file is None:
+        return Path(usual), None
+    if usual and file is not None and run is None and not file.exists() and len(file.parts) == 1 and Path(usual).exists():
+        return Path(usual), str(file)
+    if file is None:
+        raise Wrong(f"name a trace file, such as runs.jsonl, or set {VARIABLE}")
+    return file, run
 
 
 def named_run(name: str, default: Path | None = None) -> tuple[Path, RecordedRun]:
@@ -76,5 +109,6 @@ def written(file: Path, text: str) -> Path:
 
 def _listed(names: list[str]) -> str:
     """Name the last ones, which are most likely meant."""
+    names = list(dict.fromkeys(names))
     shown = ", ".join(f"`{name}`" for name in reversed(names[-_MOST:]))
     return shown if len(names) <= _MOST else f"{shown} and {len(names) - _MOST} older ones"

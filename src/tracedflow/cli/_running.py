@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,42 +13,81 @@ import typer
 from pydantic import BaseModel
 
 from .. import telemetry
+from .._targets import instance
 from ..errors import TracedflowError
+from ..handler import WorkflowHandler
+from ..inspect import on_signal
 from ..workflow import Workflow
+from ._files import VARIABLE
+from ._interrupts import Interrupts
+from ._output import say
 from ._source import Named, valid
-from ._targets import instance
 from ._wrong import FAILED, Wrong
 
 _RESERVED = frozenset({"ctx", "start_event", "run_id", "stepwise", "checkpoint_callback", "options"})
+_SETTINGS = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER", "OTEL_EXPORTER_OTLP_", VARIABLE)
 
 
 def run(
     target: Named,
-    fields: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the start event; JSON, or else text.")
-    ] = None,
+    fields: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Fields of the start event; JSON, or else text.")] = None,
     trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write what the run does to a trace file.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens, and a waterfall, on standard error.")] = False,
 ) -> None:
     """Run a workflow once and print its result.
 
-    Exit code 1 if the run fails.
+    Exit code 1 if the run fails. The first Ctrl-C, or SIGTERM, cancels the run; the second ends the process. Meanwhile
+    `tracedflow why --pid` tells what it does. Telemetry is sent where OTEL_* variables say so.
     """
     workflow = valid(target, instance)
     arguments = _start_fields(workflow, fields or [])
-    if trace is not None:
-        _trace_to(trace)
     if verbose:
         os.environ["TRACEDFLOW_VERBOSE"] = "1"
+    if trace is not None:
+        _check_writable(trace)
+    if trace is not None or any(name.startswith(_SETTINGS) and value for name, value in os.environ.items()):
+        telemetry.setup(trace_file=trace)
     try:
-        result = workflow.run_sync(**arguments)
-    except Exception as error:  # noqa: BLE001 - whatever a step raised is the outcome, and is told
-        typer.echo(f"{workflow.workflow_name} failed: {_told(error)}", err=True)
-        raise typer.Exit(FAILED) from None
+        code = asyncio.run(_ended(workflow, arguments))
     finally:
         if trace is not None:
             _finish(trace)
-    typer.echo(_shown(result))
+    raise typer.Exit(code)
+
+
+async def _ended(workflow: Workflow[Any], arguments: dict[str, Any]) -> int:
+    """Run it, say how it ended, and return the exit code."""
+    undo = on_signal() if hasattr(signal, "SIGUSR1") else None
+    try:
+        async with workflow:
+            handler = workflow.run(**arguments)
+            with Interrupts(handler) as interrupts:
+                await asyncio.wait([handler])
+    except TracedflowError as error:  # it could not start
+        typer.echo(f"{workflow.workflow_name} failed: {error}", err=True)
+        return FAILED
+    finally:
+        if undo is not None:
+            undo()
+    return _told(workflow.workflow_name, handler, interrupts)
+
+
+def _told(name: str, handler: WorkflowHandler[Any], interrupts: Interrupts) -> int:
+    if handler.cancelled():
+        typer.echo(f"{name} was cancelled{f' by {interrupts.cause}' if interrupts.cause else ''}; run {handler.run_id}", err=True)
+        return interrupts.exit_code or FAILED
+    error = handler.exception()
+    if error is not None:
+        typer.echo(f"{name} failed: {_explained(error)}", err=True)
+        return FAILED
+    say(_shown(handler.result()))
+    return 0
+
+
+def _explained(error: BaseException) -> str:
+    """Return the error with the notes that say in which step, where."""
+    text = str(error) if isinstance(error, TracedflowError) else f"{type(error).__name__}: {error}"
+    return "\n  ".join([text, *getattr(error, "__notes__", ())])
 
 
 def _start_fields(workflow: Workflow[Any], given: list[str]) -> dict[str, Any]:
@@ -82,13 +123,12 @@ def _value(text: str) -> Any:
         return text
 
 
-def _trace_to(file: Path) -> None:
+def _check_writable(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.open("a", encoding="utf-8").close()
     except OSError as error:
         raise Wrong(f"--trace {file} cannot be written: {error.strerror or error}") from None
-    telemetry.setup(trace_file=file)
 
 
 def _finish(file: Path) -> None:
@@ -98,12 +138,6 @@ def _finish(file: Path) -> None:
     if _process.current is not None:
         _process.current.flush()
     typer.echo(f"trace in {file}: tracedflow why {file}", err=True)
-
-
-def _told(error: Exception) -> str:
-    """Return the error with the notes that say in which step, where."""
-    text = str(error) if isinstance(error, TracedflowError) else f"{type(error).__name__}: {error}"
-    return "\n  ".join([text, *getattr(error, "__notes__", ())])
 
 
 def _shown(result: object) -> str:

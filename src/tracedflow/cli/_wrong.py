@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any, Never
 
 import typer
 from typer.core import TyperGroup
 
-USAGE = 2
+from .._targets import TargetError
+
 FAILED = 1
+"""The command did what it should, and what it has to say is bad news."""
+
+USAGE = 2
+"""It could not do what was asked for."""
+
+BROKEN_PIPE = 141
+"""Nobody read its output to the end; as shells report a program that such a pipe ended."""
 
 
 class Wrong(Exception):  # noqa: N818 - what it says is shown to people, as it is
@@ -21,12 +31,17 @@ class Calm(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
-        except Wrong as error:
+            found = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a pipe that broke can still be met
+        except (Wrong, TargetError) as error:
             _say(ctx, str(error))
         except typer.TyperException as error:  # an option or an argument that typer refused
             place = f"{ctx.command_path} {ctx.invoked_subcommand}" if ctx.invoked_subcommand else ctx.command_path
             _say(ctx, f"{error.format_message().rstrip('.')}; see {place} --help")
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains when it flushes at exit
+            raise typer.Exit(BROKEN_PIPE) from None
+        return found
 
 
 def _say(ctx: Any, text: str) -> Never:

@@ -175,8 +175,7 @@ class Context(Generic[StateT]):
     def _stay_resumable(self, runner: Runner) -> None:
         """Keep what is live in a run that is about to be cancelled: it can still be saved, and gone on with."""
         live = SavedRun.of(runner)
-        if live is None:
-            return
+        assert live is not None
         try:
             self._saved = live.apart(self._workflow.events, runner.graph)
         except ContextSerdeError as error:  # a value that contains itself: nothing may keep a run from being cancelled

@@ -91,25 +91,23 @@ class SyncStore:
         """Edit the state exclusively; the changes are committed when the block ends without an error."""
         # One coroutine holds the lock for the whole block: the store knows its writer by its task.
         entered: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        left: concurrent.futures.Future[BaseException | None] = concurrent.futures.Future()
+        left: concurrent.futures.Future[None] = concurrent.futures.Future()
         editing = submit(self._scope, lambda: self._edit(entered, left))
         editing.add_done_callback(lambda done: _pass_on(done, entered))
         state = entered.result()
         try:
             yield state
-        except BaseException as error:
-            left.set_result(error)
+        except BaseException:
+            left.set_exception(_Discarded())
             concurrent.futures.wait([editing])
             raise
         left.set_result(None)
         editing.result()
 
-    async def _edit(self, entered: concurrent.futures.Future[Any], left: concurrent.futures.Future[BaseException | None]) -> None:
+    async def _edit(self, entered: concurrent.futures.Future[Any], left: concurrent.futures.Future[None]) -> None:
         async with self._store.edit_state() as state:
             entered.set_result(state)
-            error = await asyncio.wrap_future(left)
-            if error is not None:
-                raise _Discarded
+            await asyncio.wrap_future(left)
 
 
 class _Discarded(Exception):  # noqa: N818 - a signal between the two sides of one block, seen by nobody

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from ..workflow import Workflow
+from .._targets import TargetError, load
+from ..errors import WorkflowValidationError
 from ._of_workflow import Objective
 from ._write import files, files_of, write
 
@@ -25,30 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--latency", type=float, metavar="SECONDS", help="within which 95 %% of its runs shall end; default: not promised")
     given = parser.parse_args(arguments)
     try:
-        texts = files() if given.workflow is None else files_of(found(given.workflow), Objective(success=given.slo, latency=given.latency))
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        texts = files() if given.workflow is None else files_of(load(given.workflow), Objective(success=given.slo, latency=given.latency))
+    except (TargetError, WorkflowValidationError, ValueError) as error:
         parser.error(str(error))
     for path in write(texts, given.out):
         sys.stdout.write(f"wrote {path}\n")
     return 0
-
-
-def found(target: str) -> Workflow[Any] | type[Workflow[Any]]:
-    """Return the workflow that `module:name` names.
-
-    Raises:
-        ImportError: there is no such module.
-        AttributeError: the module has no such name.
-        TypeError: what it names is no workflow.
-        ValueError: the target has another form.
-    """
-    module, _, name = target.partition(":")
-    if not module or not name:
-        raise ValueError(f"{target!r} is not of the form module:name, such as app:MyFlow")
-    named: Any = getattr(import_module(module), name)
-    if isinstance(named, Workflow) or (isinstance(named, type) and issubclass(named, Workflow)):
-        return named  # pyright: ignore[reportUnknownVariableType]
-    raise TypeError(f"{target} is {named!r}: neither a workflow class nor an instance of one")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..telemetry import names as n
-from ._expressions import STEP, WORKFLOW, grew, quantile
+from ._expressions import RUNNING, STEP, WORKFLOW, grew, quantile
 from ._rules import ERROR_RATIO, QUEUE_P95, SATURATION, STEP_ERROR_RATIO, STEP_P95, WINDOWS, Alert, Case, Thresholds, burn
 
 
@@ -67,23 +67,39 @@ def _of_runs(at: Thresholds) -> list[Alert]:
         Alert(
             name="TracedflowRunStuck",
             severity="warning",
-            expr=f"max by ({WORKFLOW}) ({n.RUN_OLDEST_AGE.name}) > {at.stuck_after:g}",
+            expr=f"max by ({WORKFLOW}) ({n.RUN_OLDEST_AGE.name}) > {at.stuck_after:g} and {RUNNING} > 0",
             lasting="5m",
             summary="{{ $labels.workflow }}: a run lives for {{ $value | humanizeDuration }}",
             runbook="`tracedflow.runs()` lists the live runs of the process; `handler.why()` of one says what runs and what waits.",
-            fires=Case({f'{n.RUN_OLDEST_AGE.name}{{job="app", instance="a", workflow="F"}}': f"{at.stuck_after + 1:g}+60x90"}),
-            silent=Case({f'{n.RUN_OLDEST_AGE.name}{{job="app", instance="a", workflow="F"}}': "3+0x90"}),
+            fires=Case({_oldest(): f"{at.stuck_after + 1:g}+60x90", _active(): "1+0x90"}),
+            silent=Case(
+                {
+                    _oldest(): "3+0x90",
+                    _active(): "1+0x90",
+                    _oldest("Waits"): f"{at.stuck_after + 1:g}+60x90",
+                    _active("Waits"): "0+0x90",
+                    _active("Waits", n.SUSPENDED_STATE): "1+0x90",
+                }
+            ),
             labels={"job": "app", "workflow": "F"},
         ),
         Alert(
             name="TracedflowNoRunEnds",
             severity="warning",
-            expr=f"sum by ({WORKFLOW}) ({n.RUNS_ACTIVE.name}) > 0 unless {grew(n.RUNS.name, WORKFLOW, '30m')}",
+            expr=f"{RUNNING} > 0 unless {grew(n.RUNS.name, WORKFLOW, '30m')}",
             lasting="30m",
-            summary="{{ $labels.workflow }}: {{ $value }} runs are live, and none has ended for an hour",
+            summary="{{ $labels.workflow }}: {{ $value }} runs are at work, and none has ended for an hour",
             runbook="`handler.why()` of a run in `tracedflow.runs()`; `Waits` and `Saturation` in the dashboard tracedflow / Workflow.",
             fires=Case({_active(): "3+0x200", _runs("success"): "7+0x200"}, 150),
-            silent=Case({_active(): "3+0x200", _runs("success"): "7+1x200"}, 150),
+            silent=Case(
+                {
+                    _active(): "3+0x200",
+                    _runs("success"): "7+1x200",
+                    _active("Waits"): "0+0x200",
+                    _active("Waits", n.SUSPENDED_STATE): "3+0x200",
+                },
+                150,
+            ),
             labels={"job": "app", "workflow": "F"},
         ),
     ]
@@ -264,8 +280,12 @@ def _runs(outcome: str) -> str:
     return f'{n.RUNS.name}{{job="app", instance="a", workflow="F", outcome="{outcome}"}}'
 
 
-def _active() -> str:
-    return f'{n.RUNS_ACTIVE.name}{{job="app", instance="a", workflow="F", state="running"}}'
+def _active(workflow: str = "F", state: str = n.RUNNING_STATE) -> str:
+    return f'{n.RUNS_ACTIVE.name}{{job="app", instance="a", workflow="{workflow}", state="{state}"}}'
+
+
+def _oldest(workflow: str = "F") -> str:
+    return f'{n.RUN_OLDEST_AGE.name}{{job="app", instance="a", workflow="{workflow}"}}'
 
 
 def _attempts(outcome: str) -> str:

@@ -8,6 +8,8 @@ from ..telemetry import names as n
 BAD = f'outcome=~"{"|".join(sorted(FAILURES))}"'
 WORKFLOW = "job, workflow"
 STEP = "job, workflow, step"
+RUNNING = f'sum by ({WORKFLOW}) ({n.RUNS_ACTIVE.name}{{state="{n.RUNNING_STATE}"}})'
+"""Live runs that do something: those that wait for an answer from outside may take days, and nothing is wrong."""
 
 
 def share(part: str, whole: str) -> str:

@@ -169,7 +169,8 @@ def _named_workflows(function: Any) -> list[type[Workflow[Any]]]:
     code = inspect.unwrap(function).__code__
     known = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
     named = [known.get(name) for name in _names_in(code)]
-    return [found for found in dict.fromkeys(named) if isinstance(found, type) and issubclass(found, Workflow)]
+    classes = dict.fromkeys(found for found in named if isinstance(found, type))  # what else is named may have no hash
+    return [found for found in classes if issubclass(found, Workflow)]
 
 
 def _names_in(code: CodeType) -> list[str]:

@@ -13,7 +13,7 @@ from ..records import AttemptRecord
 from .critical import PARTS, CriticalPath, Part, critical_path
 from .durations import short
 from .executions import Execution, executions_of
-from .tables import table
+from .tables import table, without_empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Accounting:
         return self.path.parts
 
     def __str__(self) -> str:
-        return "\n".join([self._clock(), "", *table(_COLUMNS, [_row(each) for each in self.steps])])
+        return "\n".join([self._clock(), "", *table(*without_empty(_COLUMNS, [_row(each) for each in self.steps]))])
 
     def _clock(self) -> str:
         shown = [f"{part} {short(seconds)}" for part, seconds in self.parts.items() if seconds > 0]
@@ -108,4 +108,4 @@ _COLUMNS = ("step", "runs", "on path", "running", "blocked", "queued", "backoff"
 
 def _row(time: StepTime) -> tuple[str, ...]:
     seconds = (time.on_path, time.running, time.blocked, time.queued, time.backoff, time.waiting, time.joining)
-    return (time.step, str(time.executions), *("-" if each <= 0 else short(each) for each in seconds))
+    return (time.step, str(time.executions), *("-" if each < 0.00005 else short(each) for each in seconds))

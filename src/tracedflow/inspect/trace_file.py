@@ -22,6 +22,7 @@ ABANDONED = "abandoned"
 _RUN, _STEP, _ATTEMPT = (name.partition(" ")[0] for name in (names.RUN_SPAN, names.STEP_SPAN, names.ATTEMPT_SPAN))
 _OUTCOMES = frozenset(get_args(Outcome))
 _FIELDS = {each.name for each in dataclasses.fields(AttemptRecord)}
+_SIGNALS = frozenset({"resourceSpans", "resourceLogs", "resourceMetrics"})
 _NANO = 1e-9
 
 
@@ -69,20 +70,45 @@ class RecordedRun:
         return None if self.ended is None else self.ended - self.started
 
 
+@dataclass(slots=True, kw_only=True)
+class TraceFile:
+    """What a trace file holds, and how much of it could be read."""
+
+    runs: list[RecordedRun] = field(default_factory=list[RecordedRun])  # oldest first
+    lines: int = 0  # that are not empty
+    damaged: list[int] = field(default_factory=list[int])  # numbers, from 1, of the lines that are no OTLP in JSON, and were left out
+    is_cut_off: bool = False  # the last line is damaged: its process was killed while it wrote it, or is at it now
+
+
+def read_file(path: str | Path) -> TraceFile:
+    """Read a trace file. Lines that are damaged, or cut off by a kill, are left out and named.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    reader, found = _Reader(), TraceFile()
+    with Path(path).open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.isspace():
+                continue
+            found.lines += 1
+            found.is_cut_off = False
+            try:
+                reader.take(json.loads(line))
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                found.damaged.append(number)
+                found.is_cut_off = not line.endswith("\n")
+    found.runs = reader.runs()
+    return found
+
+
 def read_runs(path: str | Path) -> list[RecordedRun]:
     """Return the runs in a trace file, oldest first. Lines that are damaged, or cut off by a kill, are skipped.
 
     Raises:
         OSError: the file cannot be read.
     """
-    reader = _Reader()
-    with Path(path).open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                reader.take(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue
-    return reader.runs()
+    return read_file(path).runs
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,7 +142,13 @@ class _Reader:
         self._last = 0.0  # the latest time that the file knows
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """Take one line."""
+        """Take one line.
+
+        Raises:
+            TypeError: it is not in OTLP, as are ValueError, KeyError and AttributeError.
+        """
+        if not line.keys() & _SIGNALS:
+            raise TypeError("no signal of OTLP")
         for batch in line.get("resourceSpans", ()):
             for scope in batch.get("scopeSpans", ()):
                 for span in scope.get("spans", ()):

@@ -41,15 +41,27 @@ class _Shield(Generic[CallT, ResultT]):
     is answered with the outcome. So the inner call runs exactly once, whatever the observer does.
     """
 
-    __slots__ = ("_inner", "_layer", "_name", "_report")
+    __slots__ = ("_inner", "_layer", "_name", "_report", "_skips")
 
-    def __init__(self, layer: _Layer[CallT, ResultT], inner: _Next[CallT, ResultT], name: str, report: _Report) -> None:
+    def __init__(
+        self, layer: _Layer[CallT, ResultT], inner: _Next[CallT, ResultT], name: str, report: _Report, skips: Callable[[CallT], bool] | None
+    ) -> None:
         self._layer = layer
         self._inner = inner
         self._name = name
         self._report = report
+        self._skips = skips
 
-    async def __call__(self, call: CallT) -> ResultT:
+    def __call__(self, call: CallT) -> Awaitable[ResultT]:
+        if self._skips is not None:
+            try:
+                if self._skips(call):
+                    return self._inner(call)
+            except Exception as error:  # noqa: BLE001 - see `_open`
+                self._report(call, self._name, "raised when asked whether it skips", error)
+        return self._watched(call)
+
+    async def _watched(self, call: CallT) -> ResultT:
         watching = self._open(call)
         error: BaseException | None = None
         result: Any = None
@@ -160,7 +172,8 @@ class Chain:
                 continue
             if not _is_ours(layer):
                 bound = _apart(bound, _name(layer), self._report)
-            folded = _Shield(bound, folded, _name(layer), self._report)
+            skips = getattr(layer, f"_skips_{method}", None) if _is_ours(layer) else None  # what need not be watched costs no coroutine
+            folded = _Shield(bound, folded, _name(layer), self._report, skips)
         return folded
 
     def hears(self, kind: type[Notice]) -> bool:
@@ -221,5 +234,5 @@ def _whereabouts(about: RunCall | StepCall | AttemptCall | Notice) -> tuple[RunC
             return about.run, about
         case AttemptCall():
             return about.step.run, about.step
-        case Notice():
+        case _:
             return about.run, about.call

@@ -69,6 +69,9 @@ def setup(
 ) -> Telemetry:
     """Start telemetry for this process, as its environment says. Call it once, early; a second call changes nothing.
 
+    After a `shutdown()` it starts anew. OpenTelemetry lets a process set its providers once, so what the application itself
+    traces goes on through the first one, with its service name and sampler, to the new exporters.
+
     Read are `OTEL_SDK_DISABLED`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`,
     `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` and `OTEL_LOGS_EXPORTER` (`otlp`, `console`, `none`),
     `OTEL_EXPORTER_OTLP_*`, and `TRACEDFLOW_TRACE_FILE`. Traces go to OTLP unless only a file is asked for; metrics and logs

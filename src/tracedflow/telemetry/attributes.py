@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..middleware import Cause, RunCall, StepCall, StepResult
+    from ..records import Outcome
 
 Attributes: TypeAlias = "dict[str, str | int | float | bool | Sequence[str]]"
 
@@ -59,9 +60,9 @@ def of_step(of_execution: Attributes, call: StepCall, causes: Sequence[Cause]) -
     return attributes
 
 
-def of_ended_step(call: StepCall, result: StepResult) -> Attributes:
+def of_ended_step(call: StepCall, result: StepResult, outcome: Outcome) -> Attributes:
     """Return what a step span has at its end."""
-    attributes: Attributes = {}
+    attributes: Attributes = {names.OUTCOME: outcome}
     if call.config.retry_policy is not None:  # else it is 1
         attributes[names.STEP_ATTEMPTS] = call.attempts
     if call.emitted:
@@ -70,12 +71,10 @@ def of_ended_step(call: StepCall, result: StepResult) -> Attributes:
         attributes[names.EMITTED] = (type(result).__name__,) if not isinstance(result, list) else _emitted(call, result)
     if call.blocked > 0:
         attributes[names.STEP_LOOP_BLOCKED] = call.blocked
-    if call.measurements or call._annotations:
-        attributes.update(_own_facts(call))
     return attributes
 
 
-def _own_facts(call: StepCall) -> Attributes:
+def of_own_facts(call: StepCall) -> Attributes:
     """Return what the step said of itself."""
     sums: dict[str, float] = {}
     for name, value, _ in call.measurements:
@@ -83,10 +82,10 @@ def _own_facts(call: StepCall) -> Attributes:
     return {**{names.USER_PREFIX + name: value for name, value in sums.items()}, **_annotations(call.annotations)}
 
 
-def _emitted(call: StepCall, result: StepResult) -> list[str]:
+def _emitted(call: StepCall, result: StepResult) -> tuple[str, ...]:
     """Return the types that the step sent, and those it returned: they are on their way only after its span."""
     returned = result if isinstance(result, list) else [] if result is None else [result]
-    return list(dict.fromkeys([*(kind for _, kind in call.emitted), *(type(event).__name__ for event in returned)]))
+    return tuple(dict.fromkeys([*(kind for _, kind in call.emitted), *(type(event).__name__ for event in returned)]))
 
 
 def _annotations(annotations: Mapping[str, object]) -> Attributes:

@@ -6,6 +6,7 @@ import os
 import socket
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -17,6 +18,11 @@ from .capture import VARIABLE, level
 Status: TypeAlias = Literal["ok", "info", "warning", "problem"]
 
 _CONNECT = 2.0  # seconds
+_FILE_VARIABLE = "TRACEDFLOW_TRACE_FILE"
+_AS_PARENT = (
+    ",remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler"
+    ",localParentSampled:AlwaysOnSampler,localParentNotSampled:AlwaysOffSampler}"
+)
 _OTLP_PORTS = {"grpc": 4317, "http": 4318}
 
 
@@ -36,7 +42,7 @@ class Finding:
 def diagnose(*, connect: bool = True) -> list[Finding]:
     """Look at the telemetry of this process. `connect`: also try, for two seconds each, to reach the OTLP endpoints."""
     found = [_switch(), _provider()]
-    provider = trace.get_tracer_provider()
+    provider = _in_use()
     found += _processors(provider)
     found += [_sampling(provider)]
     if connect:
@@ -54,8 +60,14 @@ def _switch() -> Finding:
     return Finding(topic="switch", status="ok", text="telemetry is on")
 
 
+def _in_use() -> Any:
+    """Return the provider that spans go to: that of the last `setup()`, else that of the process."""
+    started = _process.current
+    return started.provider if started is not None and started.active else trace.get_tracer_provider()
+
+
 def _provider() -> Finding:
-    provider = trace.get_tracer_provider()
+    provider = _in_use()
     if isinstance(provider, trace.ProxyTracerProvider):
         if find_spec("opentelemetry.sdk") is None:
             return Finding(topic="provider", status="problem", text="the SDK is not installed", remedy="pip install opentelemetry-sdk")
@@ -67,7 +79,7 @@ def _provider() -> Finding:
 
 def _leaves(processor: Any) -> list[Any]:
     """Return the processors inside a processor that only passes on."""
-    inner = getattr(processor, "_span_processors", None)
+    inner = getattr(processor, "_span_processors", None) or getattr(processor, "to", None)
     if inner is not None:
         return [leaf for each in inner for leaf in _leaves(each)]
     wrapped = getattr(processor, "inner", None)
@@ -96,6 +108,8 @@ def _processors(provider: Any) -> list[Finding]:
     telemetry = _process.current
     if telemetry is not None and telemetry.file is not None:
         found.append(_file(telemetry.file))
+    elif os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
+        found.append(Finding(topic="exporter", status="info", text="no spans are sent, as OTEL_TRACES_EXPORTER says"))
     elif not found and not isinstance(provider, trace.ProxyTracerProvider):
         found.append(
             Finding(topic="exporter", status="warning", text="none: spans are made and go nowhere", remedy="pip install 'tracedflow[otlp]'")
@@ -108,8 +122,19 @@ def _file(file: Any) -> Finding:
         return Finding(
             topic="file", status="problem", text=f"{file.path}: {file.failed} lines could not be written", remedy="is the disk full?"
         )
+    if not _is_writable(file.path):
+        remedy = f"make its folder, or give another place in {_FILE_VARIABLE}"
+        return Finding(topic="file", status="problem", text=f"{file.path} cannot be written", remedy=remedy)
     size = file.path.stat().st_size if file.path.exists() else 0
     return Finding(topic="file", status="ok", text=f"{file.path}, {size} bytes")
+
+
+def _is_writable(path: Path) -> bool:
+    """Return whether a file could be written, and made if it is not there, with its folders."""
+    if path.exists():
+        return path.is_file() and os.access(path, os.W_OK)
+    folder = next(each for each in path.absolute().parents if each.exists())
+    return folder.is_dir() and os.access(folder, os.W_OK)
 
 
 def _sampling(provider: Any) -> Finding:
@@ -119,16 +144,33 @@ def _sampling(provider: Any) -> Finding:
     text = str(sampler.get_description())
     if "AlwaysOff" in text.partition("root:")[2].partition(",")[0] or text.startswith("AlwaysOff"):
         return Finding(topic="sampling", status="warning", text=f"{text}: no spans", remedy="set OTEL_TRACES_SAMPLER")
-    return Finding(topic="sampling", status="ok", text=text)
+    return Finding(topic="sampling", status="ok", text=text.replace(_AS_PARENT, "}, else as the parent"))
 
 
 def _endpoints(provider: Any) -> list[Finding]:
-    found: list[Finding] = []
+    wanted: dict[tuple[str, str], None] = {}
     for _, exporter in _exporters(provider):
         address = getattr(exporter, "_endpoint", None)
         if isinstance(address, str) and address:
-            found.append(_reach(address, "grpc" if ".grpc." in type(exporter).__module__ else "http"))
-    return found
+            wanted[address, "grpc" if ".grpc." in type(exporter).__module__ else "http"] = None
+    if _process.current is not None and _process.current.active:
+        wanted.update(dict.fromkeys(_other_endpoints()))
+    found = {str(each): each for each in (_reach(address, protocol) for address, protocol in wanted)}
+    return [*found.values()]
+
+
+def _other_endpoints() -> list[tuple[str, str]]:
+    """Return (address, protocol) of where `setup()` sends metrics and logs."""
+    from .sdk._exporters import asked, default_endpoint, endpoint, protocol
+
+    signals: tuple[Literal["METRICS", "LOGS"], ...] = ("METRICS", "LOGS")
+    return [(endpoint(each) or default_endpoint(each), protocol(each)) for each in signals if "otlp" in asked(each, "none")]
+
+
+def _is_asked() -> bool:
+    """Return whether the environment says where telemetry goes: what `setup()` does by itself is nobody's mistake."""
+    started = _process.current is not None and _process.current.active
+    return not started or any(name.startswith("OTEL_") and value and ("_EXPORTER" in name) for name, value in os.environ.items())
 
 
 def _reach(address: str, protocol: str) -> Finding:
@@ -138,7 +180,8 @@ def _reach(address: str, protocol: str) -> Finding:
         socket.create_connection((host, port), _CONNECT).close()
     except OSError as error:
         remedy = "start a collector there, or set OTEL_EXPORTER_OTLP_ENDPOINT"
-        return Finding(topic="endpoint", status="problem", text=f"{host}:{port} ({protocol}) cannot be reached: {error}", remedy=remedy)
+        status: Status = "problem" if _is_asked() else "warning"
+        return Finding(topic="endpoint", status=status, text=f"{host}:{port} ({protocol}) cannot be reached: {error}", remedy=remedy)
     return Finding(topic="endpoint", status="ok", text=f"{host}:{port} ({protocol}) takes connections")
 
 
@@ -171,7 +214,7 @@ def _capture() -> Finding:
 
 def _metrics() -> Finding:
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        return Finding(topic="metrics", status="info", text="multiprocess mode: no exemplars, and no gauges that are computed at scrape")
+        return Finding(topic="metrics", status="info", text="multiprocess mode: no exemplars, and gauges of what is live up to 5 s old")
     text = "registered with prometheus_client at the first run; exemplars are shown to scrapes that accept OpenMetrics"
     return Finding(topic="metrics", status="ok", text=text)
 

@@ -130,7 +130,12 @@ RUNS = Metric("tracedflow_runs_total", "counter", "Ended runs, or ended segments
 RUN_DURATION = Metric(
     "tracedflow_run_duration_seconds", "histogram", "Duration of runs.", ("workflow", "outcome"), _RUN_SECONDS, exemplars=True
 )
-RUNS_ACTIVE = Metric("tracedflow_runs_active", "gauge", "Runs that are live in this process.", ("workflow", "state"))
+RUNS_ACTIVE = Metric(
+    "tracedflow_runs_active",
+    "gauge",
+    "Live runs; those in the state `suspended` only wait for an event from outside.",
+    ("workflow", "state"),
+)
 RUN_OLDEST_AGE = Metric("tracedflow_run_oldest_age_seconds", "gauge", "Age of the oldest live run.", ("workflow",))
 RUNS_STALLED = Metric(
     "tracedflow_runs_stalled_total",
@@ -202,6 +207,10 @@ METRICS = (
 
 # Labels that have another name as attributes of OpenTelemetry metrics: that of the spans.
 OTEL_LABELS = {"workflow": WORKFLOW_NAME, "step": STEP_NAME, "outcome": OUTCOME, "event_type": EVENT_TYPE, "error_type": ERROR_TYPE}
+
+# Values of the label `state`, and of the attribute `RUN_STATE`.
+RUNNING_STATE = "running"
+SUSPENDED_STATE = "suspended"
 
 # Values of the label `action`.
 EMITTED_ACTION = "emitted"

@@ -98,13 +98,15 @@ async def _watch(scenario: Scenario, layers: Sequence[Middleware]) -> _Outcome:
     ledger = Ledger()
     flow = scenario.workflow(ledger, middleware=layers, **scenario.options)
     handler = flow.run(n=5)
+    task = asyncio.current_task()
+    asked = task.cancelling() if task is not None else 0
     result: Any = None
     error: BaseException | None = None
     try:
         await scenario.act(handler)
         result = await handler
     except asyncio.CancelledError as caught:
-        if not handler.done():
+        if task is not None and task.cancelling() > asked:
             raise  # the caller itself is cancelled
         error = caught
     except Exception as caught:  # noqa: BLE001 - it is what is compared

@@ -56,6 +56,8 @@ class Case:
     missing: type[Exception] = NotFoundError  # what is raised where the fact was removed
     survives_broken_model: bool = False  # an example that is about answers without a model
     needs_model: bool = True
+    program: Sequence[str] = ()  # the command line of the program in the tests, where the default takes long
+    longest: int = 220  # lines of its source
 
 
 def module_of(name: str) -> Any:

@@ -29,4 +29,6 @@ CASE = Case(
     play=play,
     missing=NothingToDigestError,
     needs_model=False,
+    program=["examples"],
+    longest=400,
 )

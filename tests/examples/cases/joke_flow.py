@@ -6,6 +6,8 @@ from tests.examples.cases import Ask, Case
 
 
 async def play(stage: Stage) -> str:
+    """Run the first form alone: the second is an instance of the module, which is older than what a test configures."""
+
     class OfThisStage(JokeFlow):
         llm = stage.model
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import prometheus_client
-from opentelemetry import metrics as otel_metrics
 from opentelemetry.metrics import MeterProvider
 from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from ... import clock
 from ..._dispatch import current_runner
@@ -37,19 +35,28 @@ from ...outcomes import outcome_of_run
 from ...records import RecordLog
 from .. import names
 from ._families import Families, LiveRun
-from ._sinks import MULTIPROCESS, Both, OtelSink, PrometheusSink
+from ._otel_sink import OtelSink
+from ._processes import MULTIPROCESS, LiveProcesses
+from ._sinks import Both, PrometheusSink
 
 if TYPE_CHECKING:
-    from ..._runner import Runner
     from ...events import StopEvent
     from ...middleware import RunNext
     from ...records import RunReport
 
-meter_provider: MeterProvider | None = None
-"""Set from outside: where the layers that name no provider also send their metrics."""
-
-_by_registry: WeakKeyDictionary[CollectorRegistry, Families] = WeakKeyDictionary()
+_by_registry: WeakKeyDictionary[CollectorRegistry, tuple[Families, OtelSink]] = WeakKeyDictionary()
 _registering = threading.Lock()
+_in_use: MeterProvider | None = None
+
+
+def use_meter_provider(provider: MeterProvider | None) -> None:
+    """Also send there the metrics of all layers that name no provider, those that have begun too."""
+    global _in_use
+    with _registering:
+        before, _in_use = _in_use, provider
+        for _, otel in list(_by_registry.values()):
+            if provider is not None and otel.provider in (None, before):
+                otel.bind(provider)
 
 
 class Metrics(Observer):
@@ -75,7 +82,7 @@ class Metrics(Observer):
     async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
         """Count and time a run; its attempts are counted from their records, which saves a layer around each."""
         families, runner = self._families(), current_runner.get()
-        run = LiveRun(call, clock.active.get(), _sent_by(runner, call))
+        run = LiveRun(call, clock.active.get(), runner.state if runner is not None and runner.run_id == call.run_id else None)
         families.begin(run)
         if isinstance(call.records, RecordLog):
             call.records.listeners += (families.take,)
@@ -99,7 +106,7 @@ class Metrics(Observer):
     def _families(self) -> Families:
         if self._bound is None:
             registry = prometheus_client.REGISTRY if self._registry is None else self._registry
-            self._bound = _families_of(registry, self._meter_provider or meter_provider)
+            self._bound = _families_of(registry, self._meter_provider)
         return self._bound
 
 
@@ -107,39 +114,28 @@ def _families_of(registry: CollectorRegistry, provider: MeterProvider | None) ->
     with _registering:
         found = _by_registry.get(registry)
         if found is None:
-            prometheus = PrometheusSink(registry)
-            meter = None if provider is None else otel_metrics.get_meter(names.SCOPE, meter_provider=provider, schema_url=names.SCHEMA_URL)
-            found = _by_registry[registry] = Families(prometheus if meter is None else Both(prometheus, OtelSink(meter)))
-        return found
+            otel = OtelSink()
+            found = _by_registry[registry] = Families(Both(PrometheusSink(registry), otel)), otel
+        families, otel = found
+        wanted = provider or (_in_use if otel.provider is None else None)
+        if wanted is not None and otel.provider is not wanted:
+            otel.bind(wanted)
+        return families
 
 
 def metrics_app(registry: CollectorRegistry | None = None) -> Callable[..., Any]:
     """Return an ASGI app that shows the metrics. Mount it where Prometheus looks, at `/metrics`.
 
-    With `PROMETHEUS_MULTIPROC_DIR` set, as for Gunicorn, it shows those of all workers. Exemplars are shown to who accepts
-    `application/openmetrics-text`, as Prometheus does with `--enable-feature=exemplar-storage`.
+    With `PROMETHEUS_MULTIPROC_DIR` set, as for Gunicorn, it shows those of all workers: without exemplars, and without the
+    gauges of workers that are no more. Exemplars are shown to who accepts `application/openmetrics-text`, as Prometheus
+    does with `--enable-feature=exemplar-storage`.
     """
     if registry is None and any(os.environ.get(name) for name in MULTIPROCESS):
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        LiveProcesses(registry)
     shown = prometheus_client.REGISTRY if registry is None else registry
     app: Callable[..., Any] = prometheus_client.make_asgi_app(shown)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return app
-
-
-def _sent_by(runner: Runner | None, call: RunCall) -> Callable[[], Iterable[tuple[str, int]]]:
-    """Return a function that says how many events of each type a run has sent so far."""
-    if runner is None or runner.run_id != call.run_id:
-        return lambda: ()
-    state = runner.state
-
-    def sent() -> Iterable[tuple[str, int]]:
-        counts: dict[str, int] = {}
-        for kind, tally in list(state.tallies.items()):  # in one step: a scrape runs in a thread of its own
-            counts[kind.__name__] = counts.get(kind.__name__, 0) + tally.sent
-        return counts.items()
-
-    return sent
 
 
 def _retry(families: Families, notice: Notice) -> None:

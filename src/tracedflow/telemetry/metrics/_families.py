@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import deque
@@ -18,6 +19,7 @@ from .. import names
 from ._sinks import Count, Labels, Level, Sink, Timer
 
 if TYPE_CHECKING:
+    from ..._state import RunState
     from ...clock import Clock
     from ...middleware import RunCall, StepCall
     from ...records import Outcome, Row
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tracedflow.metrics")
 
 EXEMPLAR_EVERY = 1.0  # seconds: a backend keeps few
+REFRESH = 5.0  # seconds between looks at the live runs, where no scrape comes to this process
 _SAMPLED = 1  # the bit of the trace flags
 _PENDING = 256  # attempts of a step that are taken down before they are summed
 _ENDED, _OUTCOME, _ERROR, _INPUTS, _FIRST_TYPE = 5, 11, 12, 15, 17  # places in a `records.Row`
@@ -99,22 +102,38 @@ class StepTally:
 
 @dataclass(slots=True, eq=False)
 class LiveRun:
-    """A run that is watched; `sent` says how many events of each type it sent, and `counted` how many of them are in the metrics."""
+    """A run that is watched. `counted`: how many events of each type that it sent are in the metrics."""
 
     call: RunCall
     clock: Clock
-    sent: Callable[[], Iterable[tuple[str, int]]]
+    state: RunState | None  # None: it has no runner
     counted: dict[str, int] = field(default_factory=dict[str, int])
+
+    def sent(self) -> Iterable[tuple[str, int]]:
+        """Return how many events of each type the run has sent so far."""
+        counts: dict[str, int] = {}
+        tallies = {} if self.state is None else self.state.tallies
+        for kind, tally in list(tallies.items()):  # in one step: a scrape runs in a thread of its own
+            counts[kind.__name__] = counts.get(kind.__name__, 0) + tally.sent
+        return counts.items()
+
+    @property
+    def activity(self) -> str:
+        """`suspended` if nothing runs, is queued or backs off: only an event from outside lets it go on; else `running`."""
+        state = self.state
+        if state is None or state.status != "running" or state.queued:
+            return names.RUNNING_STATE
+        parked = all(each.phase == "parked" and not each.resuming for each in list(state.executions.values()))
+        return names.SUSPENDED_STATE if parked else names.RUNNING_STATE
 
 
 class Families:
     """All metrics of one sink, what is taken down for them, and the live runs that a scrape looks at."""
 
     def __init__(self, sink: Sink) -> None:
-        self._eager = sink.eager
+        self._sink = sink
         self.runs = _family(names.RUNS, sink.counter)
         self.run_duration = _family(names.RUN_DURATION, sink.histogram)
-        self.runs_active = _family(names.RUNS_ACTIVE, sink.gauge)
         self.runs_stalled = _family(names.RUNS_STALLED, sink.counter)
         self.step_attempts = _family(names.STEP_ATTEMPTS_TOTAL, sink.counter)
         self.step_duration = _family(names.STEP_DURATION, sink.histogram)
@@ -134,8 +153,16 @@ class Families:
         self._adding, self._summing = threading.Lock(), threading.Lock()
         self._marked: dict[Labels, float] = {}
         self._seen: set[str] = set()  # workflows: one without a live run shows 0, so that its series does not end
-        at_scrape = ((names.RUN_OLDEST_AGE, self._ages), (names.QUEUE_DEPTH, self._depths), (names.STEPS_ACTIVE, self._active))
-        sink.at_scrape(self.settle, at_scrape)
+        self._ticking: asyncio.AbstractEventLoop | None = None  # the one whose timer looks at the live runs
+        sink.at_scrape(
+            self.settle,
+            (
+                (names.RUNS_ACTIVE, self._runs_active),
+                (names.RUN_OLDEST_AGE, self._ages),
+                (names.QUEUE_DEPTH, self._depths),
+                (names.STEPS_ACTIVE, self._active),
+            ),
+        )
 
     # --- runs ---
 
@@ -143,16 +170,29 @@ class Families:
         """Watch a run."""
         run.counted.update(run.sent())  # a resumed run has sent some in an earlier life
         self.live[id(run)] = run
-        self.runs_active(run.call.workflow, "running").inc()
+        if run.call.workflow not in self._seen:
+            self._see(run)
+        if self._sink.eager:
+            self._keep_fresh()
 
     def end(self, run: LiveRun, outcome: Outcome | None) -> None:
         """Count a run that has ended; without an outcome it is only let go."""
-        self.runs_active(run.call.workflow, "running").dec()
         self.live.pop(id(run), None)
         with self._summing:
             self._count_sent(run)
-        if outcome is None:
-            return
+        if outcome is not None:
+            self._count_run(run, outcome)
+        if self._sink.eager and not self.live:
+            self._sink.refresh()
+
+    def _see(self, run: LiveRun) -> None:
+        """Know a workflow, with its steps: their limits are there before their first attempt ends."""
+        if len(self._seen) < names.MAX_LABEL_SETS:
+            self._seen.add(run.call.workflow)
+        for step, lane in list(run.state.lanes.items()) if run.state is not None else ():
+            self._add_step(run.call.workflow, step, lane.slots)
+
+    def _count_run(self, run: LiveRun, outcome: Outcome) -> None:
         call, now = run.call, run.clock.now()
         self.runs(call.workflow, outcome).inc()
         key, exemplar = (call.workflow, outcome), None
@@ -165,21 +205,23 @@ class Families:
 
     def take(self, row: Row, call: StepCall, last: bool) -> None:
         """Take down an attempt; hears of every one."""
-        tally = self._steps.get((call.run.workflow, call.config.name)) or self._add_step(call)
+        tally = self._steps.get((call.run.workflow, call.config.name))
+        if tally is None:
+            tally = self._add_step(call.run.workflow, call.config.name, call.config.num_workers)
         tally.take(row, call, last)
         if last and (call.limit_waits or call.measurements or call.collecting or call.collected):
             self._count_details(call)
-        if self._eager or len(tally.entries) >= _PENDING:
+        if self._sink.eager or len(tally.entries) >= _PENDING:
             with self._summing:
                 self._sum(tally)
 
-    def _add_step(self, call: StepCall) -> StepTally:
-        labels = (call.workflow, call.step)
+    def _add_step(self, workflow: str, step: str, slots: int) -> StepTally:
+        labels = (workflow, step)
         with self._adding:
             if len(self._steps) >= names.MAX_LABEL_SETS:
                 labels = (names.OTHER, names.OTHER)
             if labels not in self._steps:
-                self.concurrency_limit(*labels).set(call.config.num_workers)
+                self.concurrency_limit(*labels).set(slots)
                 self._steps[labels] = StepTally(labels)
             return self._steps[labels]
 
@@ -236,12 +278,41 @@ class Families:
         for kind, count in dispatched.items():
             self.events(tally.labels[0], kind, names.DISPATCHED_ACTION).inc(count)
 
+    # --- where no scrape comes to this process: now and then ---
+
+    def _keep_fresh(self) -> None:
+        """Look at the live runs now if there is but one, and from time to time as long as there are any."""
+        if len(self.live) == 1:
+            self._sink.refresh()
+        loop = asyncio.get_running_loop()
+        if self._ticking is not loop:
+            self._ticking = loop
+            loop.call_later(REFRESH, self._tick, loop)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._ticking is not loop:  # the runs of another one began later
+            return
+        try:
+            self._sink.refresh()
+        except Exception:  # noqa: BLE001 - a timer of ours: nobody else would catch it
+            _log.exception("the gauges of the live runs could not be brought up to date")
+        if self.live:
+            loop.call_later(REFRESH, self._tick, loop)
+        else:
+            self._ticking = None
+
     # --- at scrape ---
+
+    def _runs_active(self) -> dict[Labels, float]:
+        states = (names.RUNNING_STATE, names.SUSPENDED_STATE)
+        active: dict[Labels, float] = {(workflow, state): 0.0 for workflow in list(self._seen) for state in states}
+        for run in list(self.live.values()):
+            _add(active, (run.call.workflow, run.activity), 1)
+        return active
 
     def _ages(self) -> dict[Labels, float]:
         live = list(self.live.values())  # in one step: a scrape runs in a thread of its own
-        self._seen.update([run.call.workflow for run in live][: max(0, names.MAX_LABEL_SETS - len(self._seen))])
-        ages: dict[Labels, float] = {(workflow,): 0.0 for workflow in self._seen}
+        ages: dict[Labels, float] = {(workflow,): 0.0 for workflow in list(self._seen)}
         for run in live:
             key = (run.call.workflow,) if (run.call.workflow,) in ages else (names.OTHER,)
             ages[key] = max(ages.get(key, 0.0), run.clock.now() - run.call.started_at)

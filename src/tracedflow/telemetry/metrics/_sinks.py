@@ -1,31 +1,29 @@
-"""Where measurements go: `prometheus_client`, OpenTelemetry, or both. A sink makes bound children and knows no runs."""
+"""Where measurements go: `prometheus_client`, and another sink beside it. A sink makes bound children and knows no runs."""
 
 from __future__ import annotations
 
 import logging
-import os
+import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from opentelemetry import trace
-from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import NonRecordingSpan, SpanContext
+from opentelemetry.trace import SpanContext
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from .. import names
-
-if TYPE_CHECKING:
-    from opentelemetry.metrics import Meter
+from ._processes import directory
 
 _log = logging.getLogger("tracedflow.metrics")
 
 Labels: TypeAlias = "tuple[str, ...]"
 AtScrape: TypeAlias = Callable[[], "dict[Labels, float]"]
 
-MULTIPROCESS = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+_ACROSS = {names.BUILD_INFO: "max", names.STEP_CONCURRENCY_LIMIT: "max", names.RUN_OLDEST_AGE: "livemax"}
+"""How the gauges of several processes become one, where it is not the sum of those of the live ones."""
 
 
 class Count(Protocol):
@@ -81,6 +79,10 @@ class Sink(Protocol):
         """Have `before` called ahead of each collection, and `gauges` computed in it."""
         ...
 
+    def refresh(self) -> None:
+        """Do what a collection would, if none comes to this process."""
+        ...
+
 
 # --- prometheus_client ---
 
@@ -91,7 +93,9 @@ class PrometheusSink:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._before: list[Callable[[], None]] = []
-        self.eager = any(name in os.environ for name in MULTIPROCESS)
+        self._kept: list[tuple[_KeptGauge, AtScrape]] = []
+        self._refreshing = threading.Lock()
+        self.eager = directory() is not None
 
     def counter(self, spec: names.Metric) -> Callable[[Labels], Count]:
         """Return the maker of the counters of a metric."""
@@ -99,8 +103,8 @@ class PrometheusSink:
         return lambda labels: metric.labels(*labels)
 
     def gauge(self, spec: names.Metric) -> Callable[[Labels], Level]:
-        """Return the maker of the gauges of a metric; over several processes the live ones are summed."""
-        metric = self._made(_Gauge, spec, multiprocess_mode="livesum" if spec is not names.BUILD_INFO else "max")
+        """Return the maker of the gauges of a metric."""
+        metric = self._made(_Gauge, spec, multiprocess_mode=_ACROSS.get(spec, "livesum"))
         return lambda labels: metric.labels(*labels) if labels else metric
 
     def histogram(self, spec: names.Metric) -> Callable[[Labels], Timer]:
@@ -109,12 +113,23 @@ class PrometheusSink:
         return lambda labels: _PrometheusTimer(metric.labels(*labels), spec.buckets)
 
     def at_scrape(self, before: Callable[[], None], gauges: Sequence[tuple[names.Metric, AtScrape]]) -> None:
-        """Have `before` called ahead of each collection, and `gauges` computed in it."""
+        """Have `before` called ahead of each collection, and `gauges` computed in it; over several processes, at `refresh`."""
         self._before.append(before)
+        if self.eager:
+            self._kept += [(_KeptGauge(self.gauge(spec)), compute) for spec, compute in gauges]
+            return
         try:
             self._registry.register(_AtScrape(before, gauges))
         except ValueError as error:
             _say_clash(", ".join(spec.name for spec, _ in gauges), error)
+
+    def refresh(self) -> None:
+        """Do what a collection would."""
+        for before in self._before:
+            before()
+        with self._refreshing:
+            for gauge, compute in self._kept:
+                gauge.set_all(compute())
 
     def _made(self, kind: Any, spec: names.Metric, **options: Any) -> Any:
         try:
@@ -128,6 +143,22 @@ class PrometheusSink:
 
 def _say_clash(name: str, error: ValueError) -> None:
     _log.error("metric %s is not exported: the registry has another one of that name (%s). Give tracedflow its own registry", name, error)
+
+
+class _KeptGauge:
+    """A gauge that is computed, and kept for a scrape which comes to another process."""
+
+    __slots__ = ("_bind", "_shown")
+
+    def __init__(self, bind: Callable[[Labels], Level]) -> None:
+        self._bind = bind
+        self._shown: dict[Labels, Level] = {}
+
+    def set_all(self, values: dict[Labels, float]) -> None:
+        for labels in values.keys() - self._shown.keys():
+            self._shown[labels] = self._bind(labels)
+        for labels, child in self._shown.items():
+            child.set(values.get(labels, 0.0))
 
 
 class _Flushing:
@@ -203,96 +234,6 @@ class _AtScrape(Collector):
             yield family
 
 
-# --- OpenTelemetry ---
-
-
-class OtelSink:
-    """Metrics of an OpenTelemetry meter, under their OpenTelemetry names."""
-
-    eager = False
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-
-    def counter(self, spec: names.Metric) -> Callable[[Labels], Count]:
-        """Return the maker of the counters of a metric."""
-        counter = self._meter.create_counter(spec.otel, unit=spec.unit, description=spec.help)
-        return lambda labels: _OtelCount(counter.add, _named(spec, labels))
-
-    def gauge(self, spec: names.Metric) -> Callable[[Labels], Level]:
-        """Return the maker of the gauges of a metric: counters that may fall."""
-        counter = self._meter.create_up_down_counter(spec.otel, unit=spec.unit, description=spec.help)
-        return lambda labels: _OtelLevel(counter.add, _named(spec, labels))
-
-    def histogram(self, spec: names.Metric) -> Callable[[Labels], Timer]:
-        """Return the maker of the histograms of a metric."""
-        histogram = self._meter.create_histogram(
-            spec.otel, unit=spec.unit, description=spec.help, explicit_bucket_boundaries_advisory=list(spec.buckets)
-        )
-        return lambda labels: _OtelTimer(histogram.record, _named(spec, labels))
-
-    def at_scrape(self, before: Callable[[], None], gauges: Sequence[tuple[names.Metric, AtScrape]]) -> None:
-        """Have `before` called ahead of each collection, and `gauges` computed in it: a reader asks observable ones first."""
-        for spec, compute in gauges:
-            self._meter.create_observable_gauge(spec.otel, [_observer(spec, compute, before)], unit=spec.unit, description=spec.help)
-
-
-def _observer(spec: names.Metric, compute: AtScrape, before: Callable[[], None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(options: CallbackOptions) -> Iterable[Observation]:
-        before()
-        return [Observation(value, _named(spec, labels)) for labels, value in compute().items()]
-
-    return observe
-
-
-def _named(spec: names.Metric, labels: Labels) -> dict[str, str]:
-    return {names.OTEL_LABELS.get(name, name): value for name, value in zip(spec.labels, labels, strict=True)}
-
-
-class _OtelCount:
-    __slots__ = ("_add", "_labels")
-
-    def __init__(self, add: Callable[..., None], labels: dict[str, str]) -> None:
-        self._add = add
-        self._labels = labels
-
-    def inc(self, amount: float = 1) -> None:
-        self._add(amount, self._labels)
-
-
-class _OtelLevel(_OtelCount):
-    __slots__ = ("_value",)
-
-    def __init__(self, add: Callable[..., None], labels: dict[str, str]) -> None:
-        super().__init__(add, labels)
-        self._value = 0.0
-
-    def inc(self, amount: float = 1) -> None:
-        self._value += amount
-        super().inc(amount)
-
-    def dec(self, amount: float = 1) -> None:
-        self.inc(-amount)
-
-    def set(self, value: float) -> None:
-        self.inc(value - self._value)
-
-
-class _OtelTimer:
-    __slots__ = ("_labels", "_record")
-
-    def __init__(self, record: Callable[..., None], labels: dict[str, str]) -> None:
-        self._record = record
-        self._labels = labels
-
-    def observe_all(self, values: Sequence[float], exemplar: tuple[float, SpanContext] | None = None) -> None:
-        for value in values:
-            self._record(value, self._labels)
-        if exemplar is not None:
-            seconds, context = exemplar
-            self._record(seconds, self._labels, trace.set_span_in_context(NonRecordingSpan(context)))
-
-
 # --- both ---
 
 
@@ -322,6 +263,11 @@ class Both:
         """Have `before` called ahead of each collection of either, and `gauges` computed in it."""
         for sink in self._sinks:
             sink.at_scrape(before, gauges)
+
+    def refresh(self) -> None:
+        """Do what a collection would."""
+        for sink in self._sinks:
+            sink.refresh()
 
 
 class _Pair:

@@ -70,6 +70,38 @@ class DropCollecting(SpanProcessor):
         return self.inner.force_flush(timeout_millis)
 
 
+class Relay(SpanProcessor):
+    """Passes spans on to whatever is started now: a provider that is set for the process cannot be replaced, but what it feeds can."""
+
+    def __init__(self) -> None:
+        self.to: tuple[SpanProcessor, ...] = ()
+
+    def add(self, processor: SpanProcessor) -> None:
+        """Pass spans on to this one too."""
+        self.to += (processor,)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Tell all of the beginning of a span."""
+        for each in self.to:
+            each.on_start(span, parent_context)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Pass a span on."""
+        for each in self.to:
+            each.on_end(span)
+
+    def shutdown(self) -> None:
+        """End all, and pass nothing on any more."""
+        to, self.to = self.to, ()
+        for each in to:
+            each.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush all."""
+        done = [each.force_flush(timeout_millis) for each in self.to]
+        return all(done)
+
+
 class Counted(SpanExporter):
     """An exporter that counts what it was given and what arrived."""
 
@@ -113,6 +145,7 @@ class TraceFile(SpanProcessor):
         self.failed: int = 0
         self._lines = Lines(resource)
         self._file: int | None = None
+        self._is_closed = False
         self._torn = False  # the last line may lack its end
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -133,6 +166,8 @@ class TraceFile(SpanProcessor):
         self._write(lambda: self._lines.logged(record, text))
 
     def _write(self, line: Callable[[], str]) -> None:
+        if self._is_closed:
+            return
         try:
             data = line().encode("utf-8", errors="replace") + b"\n"
             file = self._file if self._file is not None else self._open()
@@ -161,7 +196,8 @@ class TraceFile(SpanProcessor):
         return file
 
     def shutdown(self) -> None:
-        """Close the file."""
+        """Close the file: what comes later is not written."""
+        self._is_closed = True
         if self._file is not None:
             os.close(self._file)
             self._file = None

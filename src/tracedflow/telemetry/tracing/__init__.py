@@ -39,6 +39,9 @@ _log = logging.getLogger("tracedflow.telemetry")
 MARKER_AFTER = 10.0  # seconds: a collector that samples by whole traces decides after 30, and must have seen the run by then
 COMPAT_VARIABLE = "TRACEDFLOW_COMPAT"
 
+provider_in_use: TracerProvider | None = None
+"""Set from outside: where the layers that name no provider send their spans; the global provider, if None."""
+
 on_record: Callable[[AttemptRecord], None] | None = None
 """Set from outside: is given the record of each attempt of a traced run, as it is written. A trace file wants them."""
 
@@ -50,7 +53,7 @@ class Tracing(Observer):
     passes on the identity of the caller's span.
 
     Args:
-        tracer_provider: where spans go; the global provider, also one that is set later, if None.
+        tracer_provider: where spans go; if None, to what `setup()` started last, or the global provider, also one that is set later.
         openinference: also give each span a kind, and captured payloads the names, that OpenInference viewers know;
             None: if `TRACEDFLOW_COMPAT=openinference` says so.
     """
@@ -61,7 +64,7 @@ class Tracing(Observer):
     def __init__(self, tracer_provider: TracerProvider | None = None, *, openinference: bool | None = None) -> None:
         self._provider = tracer_provider
         self._openinference = openinference
-        self._tracer: Tracer | None = None
+        self._tracer: tuple[TracerProvider, Tracer] | None = None
         self._runs: dict[str, LiveTrace] = {}
 
     async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
@@ -86,11 +89,12 @@ class Tracing(Observer):
     async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
         """Wrap a step execution in its span, a child of the run's."""
         state = self._runs.get(call.run_id)
-        if state is None:
+        if state is None:  # in a subclass of another package: its `_skips_step` is not asked
             _inherit(call)
             return await call_next(call)
-        span = self._start_step(call, state)
-        token = otel_context.attach(trace.set_span_in_context(span))  # on top of what the run's layers put into the context
+        current = otel_context.get_current()  # with what the run's layers put there
+        span = self._start_step(call, state, current)
+        token = otel_context.attach(trace.set_span_in_context(span, current))
         try:
             result = await call_next(call)
         except GeneratorExit:
@@ -103,6 +107,13 @@ class Tracing(Observer):
         _end_step(call, state, span, result, None)
         otel_context.detach(token)
         return result
+
+    def _skips_step(self, call: StepCall) -> bool:
+        """Return whether there is no span to make; the caller's goes on with what the step sends."""
+        if call.run_id in self._runs:
+            return False
+        _inherit(call)
+        return True
 
     async def attempt(self, call: AttemptCall, call_next: AttemptNext, /) -> StepResult:
         """Wrap a try in its span, if its step retries."""
@@ -146,17 +157,19 @@ class Tracing(Observer):
 
     def _idle(self) -> bool:
         """Return whether spans would go nowhere, so that none is made: no provider is given or set, or it is switched off."""
-        if self._provider is None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            return True
-        return isinstance(self._get_tracer(), NoOpTracer)
+        provider = self._provider_now()
+        return isinstance(provider, trace.ProxyTracerProvider) or isinstance(self._get_tracer(provider), NoOpTracer)
 
-    def _get_tracer(self) -> Tracer:
-        if self._tracer is None:
-            self._tracer = trace.get_tracer(names.SCOPE, _version(), self._provider, names.SCHEMA_URL)
-        return self._tracer
+    def _provider_now(self) -> TracerProvider:
+        return self._provider or provider_in_use or trace.get_tracer_provider()
+
+    def _get_tracer(self, provider: TracerProvider) -> Tracer:
+        if self._tracer is None or self._tracer[0] is not provider:
+            self._tracer = provider, trace.get_tracer(names.SCOPE, _version(), provider, names.SCHEMA_URL)
+        return self._tracer[1]
 
     def _start_run(self, call: RunCall) -> LiveTrace:
-        origin, tracer, capture = origin_of(call), self._get_tracer(), level()
+        origin, tracer, capture = origin_of(call), self._get_tracer(self._provider_now()), level()
         base = attributes.of_every_span(call)
         if self._speaks_openinference():
             base[names.OPENINFERENCE_KIND] = names.OPENINFERENCE_CHAIN
@@ -201,15 +214,15 @@ class Tracing(Observer):
 
     # --- steps ---
 
-    def _start_step(self, call: StepCall, state: LiveTrace) -> Span:
+    def _start_step(self, call: StepCall, state: LiveTrace, current: Context) -> Span:
         name, of_execution = state.known_steps.get(call.config.name) or state.know_step(call)
         if state.recording:
-            causes = call.causes
-            links = cause_links(causes, names.COLLECTED if len(causes) > 1 else names.TRIGGERED_BY, besides=state.identity)
+            causes, spans = call.causes, state.step_spans
+            kind = names.COLLECTED if len(causes) > 1 else names.TRIGGERED_BY
             facts = attributes.of_step(of_execution, call, causes)
             if state.shows_payloads:
                 facts |= _shown(call.inputs[0] if len(call.inputs) == 1 else call.inputs, names.INPUT, state.base, state.capture)
-            span = state.tracer.start_span(name, state.context, attributes=facts, links=links)
+            span = spans.make(name, facts, cause_links(causes, kind, besides=state.identity, link=spans.link))
         else:  # hardly a sampler will want it: no more than what every span must have
             span = state.tracer.start_span(name, state.context, attributes=state.base)
         state.steps[call.execution] = span
@@ -217,7 +230,7 @@ class Tracing(Observer):
         if context.is_valid:
             call.trace_id = trace_id = state.trace_id if context.trace_id == state.identity.trace_id else f"{context.trace_id:032x}"
             call.span_id = f"{context.span_id:016x}"
-            inject(context, call.outgoing, trace_id, call.span_id)
+            inject(context, call.outgoing, trace_id, call.span_id, current)
         return span
 
 
@@ -280,7 +293,7 @@ def _inherit(call: StepCall) -> None:
     run = call.run
     if isinstance(run.span_context, SpanContext):
         call.span_context, call.trace_id, call.span_id = run.span_context, run.trace_id, run.span_id
-        inject(run.span_context, call.outgoing, run.trace_id or "", run.span_id or "")
+        inject(run.span_context, call.outgoing, run.trace_id or "", run.span_id or "", otel_context.get_current())
 
 
 def _start_attempt(call: AttemptCall, state: LiveTrace) -> Span:
@@ -334,10 +347,9 @@ def _end_step(call: StepCall, state: LiveTrace, span: Span, result: StepResult, 
             state.settle_waits(call, error)
         if span.is_recording():
             outcome = outcome_of_step(call, result, error)
-            facts = attributes.of_ended_step(call, result)
-            span.set_attribute(names.OUTCOME, outcome)
-            for key, value in facts.items():  # one by one: for the two of most steps `set_attributes` costs twice as much
-                span.set_attribute(key, value)
+            state.step_spans.add(span, attributes.of_ended_step(call, result, outcome))
+            if call.measurements or call._annotations:
+                span.set_attributes(attributes.of_own_facts(call))
             if result is not None and state.shows_payloads:
                 span.set_attributes(_shown(result, names.OUTPUT, state.base, state.capture))
             if call.collected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,13 +98,13 @@ def traceparent(context: SpanContext) -> str:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
-def inject(context: SpanContext, headers: MutableMapping[str, str], trace_id: str, span_id: str) -> None:
-    """Put the identity of a span into headers, in the formats that the process has chosen.
+def inject(context: SpanContext, headers: MutableMapping[str, str], trace_id: str, span_id: str, current: Context) -> None:
+    """Put the identity of a span into headers, in the formats that the process has chosen; `current` is what holds its baggage.
 
     The W3C one, which is the default, by hand: `propagate.inject` costs ten times as much.
     """
-    if not _is_default(propagate.get_global_textmap()) or baggage.get_all():
-        propagate.inject(headers, context=trace.set_span_in_context(trace.NonRecordingSpan(context)))
+    if not _is_default(propagate.get_global_textmap()) or (len(current) > 1 and baggage.get_all(current)):  # one: a span
+        propagate.inject(headers, context=trace.set_span_in_context(trace.NonRecordingSpan(context), current))
         return
     headers["traceparent"] = f"00-{trace_id}-{span_id}-{_FLAGS[context.trace_flags]}"
     if context.trace_state:
@@ -131,7 +131,14 @@ def _state(carrier: Mapping[str, str]) -> dict[str, str]:
     return {"tracestate": carrier["tracestate"]} if "tracestate" in carrier else {}
 
 
-def cause_links(causes: Sequence[Cause], kind: str, *, besides: SpanContext | None = None) -> list[Link]:
+def cause_link(context: SpanContext, kind: str, event_type: str) -> Link:
+    """Return a link to what sent an event."""
+    return Link(context, {names.LINK_TYPE: kind, names.EVENT_TYPE: event_type})
+
+
+def cause_links(
+    causes: Sequence[Cause], kind: str, *, besides: SpanContext | None = None, link: Callable[[SpanContext, str, str], Link] = cause_link
+) -> list[Link]:
     """Return links to what sent the events, `besides` left out: a start event comes from the run span, the parent."""
     links: list[Link] = []
     for cause in causes[: names.MAX_LINKS]:
@@ -139,7 +146,7 @@ def cause_links(causes: Sequence[Cause], kind: str, *, besides: SpanContext | No
         if context is None and cause.headers:  # it came through a queue, a journal or another process
             context = remote_context(cause.headers)
         if isinstance(context, SpanContext) and context.is_valid and context != besides:
-            links.append(Link(context, {names.LINK_TYPE: kind, names.EVENT_TYPE: cause.event_type}))
+            links.append(link(context, kind, cause.event_type))
     return links
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from opentelemetry import _logs, trace
-from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
 from opentelemetry.trace import Span, Status, StatusCode
 
 from ...errors import WorkflowStalledError
@@ -18,6 +18,9 @@ from ..redaction import captures_text, describe, mask, stack_trace
 if TYPE_CHECKING:
     from ...middleware import StepCall
     from ...records import Outcome
+
+logger_provider: LoggerProvider | None = None
+"""Set from outside: where exceptions go that are said as log records; the global provider, if None."""
 
 _SIGNAL = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
 
@@ -50,7 +53,7 @@ def _record(span: Span, facts: dict[str, str]) -> None:
             event_name=names.EXCEPTION,
             attributes=facts,
         )
-        _logs.get_logger(names.SCOPE).emit(record)
+        _logs.get_logger(names.SCOPE, logger_provider=logger_provider).emit(record)
 
 
 def cancelled(span: Span, call: StepCall, outcome: Outcome) -> None:

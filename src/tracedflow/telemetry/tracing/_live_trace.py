@@ -15,6 +15,7 @@ from ...outcomes import error_type
 from .. import attributes, names
 from ._contexts import cause_links
 from ._endings import fail
+from ._siblings import step_spans
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -32,19 +33,21 @@ class LiveTrace:
 
     __slots__ = (
         "_failed", "_fatal_waits", "_late_waits", "attempts", "base", "capture", "context", "identity", "known_steps", "marker",
-        "recording", "shows_payloads", "span", "steps", "trace_id", "tracer", "waits",
+        "recording", "shows_payloads", "span", "step_spans", "steps", "trace_id", "tracer", "waits",
     )  # fmt: skip
 
     def __init__(self, tracer: Tracer, span: Span, context: Context, base: Attributes, capture: Level) -> None:
         self.tracer = tracer
         self.span = span
         self.context = context  # the explicit parent of its steps
-        self.base = base  # attributes of every span
+        kept = getattr(span, "attributes", None) or base
+        self.base: Attributes = {name: kept[name] for name in base if name in kept}  # what every span has, as the SDK has taken it
         self.capture = capture
         self.recording = span.is_recording()
         self.identity = span.get_span_context()
         self.trace_id = f"{self.identity.trace_id:032x}"
         self.known_steps: dict[str, tuple[str, Attributes]] = {}  # name -> that of its spans, and what all of them have
+        self.step_spans = step_spans(span, tracer, context)
         self.shows_payloads = capture in ("summary", "full")
         self.steps: dict[int, Span] = {}
         self.attempts: dict[int, Span] = {}  # by the execution that they are of

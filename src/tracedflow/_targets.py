@@ -1,4 +1,4 @@
-"""What `module:name` on the command line names: a workflow class or an instance, also from the current folder."""
+"""What `module:name` names on a command line: a workflow class or an instance, also from the current folder."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from ..errors import TracedflowError, WorkflowValidationError
-from ..workflow import Workflow
-from ._wrong import Wrong
+from .errors import TracedflowError, WorkflowValidationError
+from .workflow import Workflow
 
 Target: TypeAlias = Workflow[Any] | type[Workflow[Any]]
+
+
+class TargetError(Exception):
+    """A target names no workflow. Its text, one line, says what it names, and what to give instead."""
 
 
 def load(target: str) -> Target:
     """Return the workflow class or instance that `module:name` names.
 
     Raises:
-        Wrong: there is no such module or name, importing it failed, or it is no workflow.
+        TargetError: there is no such module or name, importing it failed, or it is no workflow.
         WorkflowValidationError: the module makes a workflow that is declared wrongly.
     """
     module_name, _, name = target.partition(":")
@@ -30,22 +33,22 @@ def load(target: str) -> Target:
     if not name:
         known = _workflows(module)
         remedy = f"say {_choices(module_name, known)}" if known else f"`{module_name}` has no workflow in it"
-        raise Wrong(f"`{target}` names a module and no workflow; {remedy}")
+        raise TargetError(f"`{target}` names a module and no workflow; {remedy}")
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            raise Wrong(_not_there(module, module_name, name))
+            raise TargetError(_not_there(module, module_name, name))
         found = getattr(found, part)
     if isinstance(found, Workflow) or (inspect.isclass(found) and issubclass(found, Workflow)):
         return found  # pyright: ignore[reportUnknownVariableType] - its state and result are not known here
-    raise Wrong(f"`{target}` is a {type(found).__name__}: name a workflow class, or an instance of one")
+    raise TargetError(f"`{target}` is a {type(found).__name__}: name a workflow class, or an instance of one")
 
 
 def instance(target: str) -> Workflow[Any]:
     """Return the workflow that `module:name` names; a class is made into one with the arguments it has by default.
 
     Raises:
-        Wrong: as `load`, and a class that needs arguments, or whose constructor failed.
+        TargetError: as `load`, and a class that needs arguments, or whose constructor failed.
         WorkflowValidationError: it is declared wrongly.
     """
     found = load(target)
@@ -54,21 +57,21 @@ def instance(target: str) -> Workflow[Any]:
     try:
         inspect.signature(found).bind()
     except TypeError as error:
-        raise Wrong(f"`{target}` cannot be made without arguments ({error}); name an instance in place of the class") from None
+        raise TargetError(f"`{target}` cannot be made without arguments ({error}); name an instance in place of the class") from None
     try:
         return found()
     except WorkflowValidationError:
         raise
     except Exception as error:
-        raise Wrong(f"`{target}()` failed {_told(error)}") from error
+        raise TargetError(f"`{target}()` failed {_told(error)}") from error
 
 
 def _module_name(given: str, target: str) -> str:
     if given.endswith(".py") or "/" in given or os.sep in given:
         meant = given.removesuffix(".py").strip("./").replace(os.sep, ".").replace("/", ".")
-        raise Wrong(f"`{target}` names a file; name its module, as seen from the folder it is imported from: {meant}:NAME")
+        raise TargetError(f"`{target}` names a file; name its module, as seen from the folder it is imported from: {meant}:NAME")
     if not given or not all(part.isidentifier() for part in given.split(".")):
-        raise Wrong(f"`{target}` is not of the form module:name, such as app:MyFlow")
+        raise TargetError(f"`{target}` is not of the form module:name, such as app:MyFlow")
     return given
 
 
@@ -80,14 +83,14 @@ def _imported(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise Wrong(
+            raise TargetError(
                 f"there is no module `{error.name}`, neither installed nor in {here}; go to its folder, or set PYTHONPATH"
             ) from None
-        raise Wrong(f"importing `{name}` failed {_told(error)}") from error
+        raise TargetError(f"importing `{name}` failed {_told(error)}") from error
     except WorkflowValidationError:
         raise
     except (Exception, SystemExit) as error:
-        raise Wrong(f"importing `{name}` failed {_told(error)}") from error
+        raise TargetError(f"importing `{name}` failed {_told(error)}") from error
 
 
 def _told(error: BaseException) -> str:
