@@ -273,9 +273,9 @@ def test_a_terminal_gets_colours_and_lines_that_fit(folder: Path, trace: str) ->
 
 
 def test_no_color_is_heard(folder: Path, trace: str) -> None:
-    text = on_terminal(folder, 60, "show", trace, read_file(folder / trace).runs[0].run_id, NO_COLOR="1")
+    text = on_terminal(folder, 76, "show", trace, read_file(folder / trace).runs[0].run_id, NO_COLOR="1")
     assert re.findall(r"\x1b\[(?:\d+;)*[349]\d", text) == []
-    assert max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in text.splitlines()) <= 60
+    assert max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in text.splitlines()) <= 76
 
 
 def test_a_pipe_gets_no_control_codes_and_whole_lines(folder: Path, trace: str) -> None:

@@ -36,6 +36,7 @@ from tracedflow import (
 from tracedflow.errors import StepTimeoutError
 from tracedflow.events import WorkflowFailedEvent
 from tracedflow.middleware import AttemptNext, EventSent, EventStreamed, MiddlewareFailed, RunNext, StepNext, StepResult
+from tracedflow.middleware._apart import Apart
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
 from tracedflow.testing import run_virtual, virtual_time
 
@@ -1001,6 +1002,13 @@ async def test_a_run_layer_may_keep_an_error_to_itself_and_the_run_has_failed_al
 
     with pytest.raises(Boom):
         await Fails(middleware=[Swallows()]).run()
+
+
+def test_what_an_observer_runs_in_is_driven_and_not_awaited() -> None:
+    watching = Apart(_end_step(step_call()), lambda: None)
+    with pytest.raises(TypeError, match="driven by hand"):
+        watching.__await__()
+    watching.close()
 
 
 def test_an_observer_whose_loop_has_ended_is_closed_outside_of_it(caplog: pytest.LogCaptureFixture) -> None:

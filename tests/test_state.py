@@ -79,6 +79,11 @@ class Graph:
     def collectors(self, event: type[Event], /) -> tuple[str, ...]:
         return tuple(step for step, (kinds, _) in self.lists.items() if event in kinds)
 
+    def only_taker(self, event: type[Event], /) -> str | None:
+        takers = self.takers(event)
+        has_more = self.has_joins or issubclass(event, (StopEvent, InputRequiredEvent, HumanResponseEvent))
+        return takers[0] if len(takers) == 1 and not has_more else None
+
     def take(self, step: str, /) -> int | None:
         return self.lists[step][1]
 
@@ -182,8 +187,7 @@ class Watched:
     def carry_out(self, command: st.Command) -> None:
         state = self.state
         match command:
-            case st.Start():
-                execution = command.execution
+            case st.Execution() as execution:
                 assert state.executions.get(execution.id) is execution or st.is_over(state)
                 assert execution.id not in self.live, "started twice"
                 assert all(envelope.taken for envelope in execution.inputs)
@@ -492,6 +496,54 @@ def test_the_same_inputs_give_the_same_state_and_the_same_commands(graph: Graph,
     assert picture(again) == picture(run.state)
 
 
+def shortcut(state: st.RunState, happened: st.Input, graph: Graph) -> list[st.Execution] | None:
+    """Do what happened by its shortcut, if it has one; return what starts."""
+    started: list[st.Execution] = []
+    match happened:
+        case st.Complete(events=[event], stream=False, held_back=False) if happened.execution in state.executions:
+            done = state.executions[happened.execution]
+            sent = st.complete(state, done, event, happened.at, happened.headers, happened.span_context, graph, started)
+        case st.Send(target=None, source=int()) if happened.source in state.executions:
+            source = state.executions[happened.source]
+            sent = st.send(state, source, happened.event, happened.at, happened.headers, happened.span_context, graph, started)
+        case _:
+            return None
+    return None if sent is None else started
+
+
+def both_ways(graph: Graph, slots: dict[str, int], inputs: list[st.Input]) -> int:
+    """Feed two states, one by shortcuts where there are some; they stay the same. Return how many there were."""
+    long, short = st.new_state("r", slots), st.new_state("r", slots)
+    taken = 0
+    for happened in inputs:
+        commands = st.reduce(long, happened, graph)
+        before = picture(short)
+        started = shortcut(short, happened, graph)
+        if started is None:
+            assert picture(short) == before, "a way that is not taken changes nothing"
+            st.reduce(short, happened, graph)
+        else:
+            taken += 1
+            assert [execution.id for execution in started] == [c.id for c in commands if isinstance(c, st.Execution)]
+            assert [type(c) for c in commands if not isinstance(c, st.Execution)] == [st.Routed]
+        assert picture(short) == picture(long)
+    return taken
+
+
+@settings(max_examples=100)
+@given(graphs(), hyp.booleans(), slots_of_steps, hyp.data())
+def test_a_shortcut_changes_the_state_as_the_long_way_does(graph: Graph, plain: bool, slots: dict[str, int], data: hyp.DataObject) -> None:
+    if plain:
+        graph = Graph({step: graph.single.get(step, (KINDS[number % len(KINDS)],)) for number, step in enumerate(STEPS)})
+    both_ways(graph, slots, explore(graph, slots, data.draw).inputs)
+
+
+def test_an_event_that_one_step_takes_goes_the_short_way() -> None:
+    graph = Graph({STEPS[0]: (Go,), STEPS[1]: (A,)})
+    inputs = [st.Begin(Go(), 1.0), st.Send(A(), 2.0, 2, STEPS[0]), st.Complete(2, [A()], 3.0)]  # execution 2 takes event 1
+    assert both_ways(graph, dict.fromkeys(STEPS, 1), inputs) == 2
+
+
 def test_equal_sets_are_saved_alike_whatever_order_they_have() -> None:
     first, second = {0, 8}, {8, 0}
     assert list(first) != list(second)
@@ -623,7 +675,7 @@ def test_what_stands_behind_the_stop_event_in_a_returned_list_is_dropped_and_not
     run = begun({A: ("two",)})
     run.live.clear()
     out = run.feed(st.Complete(the_one(run).id, [A(n=1), Stop(), A(n=2), B(n=3)], run.tick()))
-    assert [type(command).__name__ for command in out[:3]] == ["Routed", "Start", "Routed"]
+    assert [type(command).__name__ for command in out[:3]] == ["Routed", "Execution", "Routed"]
     tallies = run.state.tallies
     assert (tallies[A].sent, tallies[A].consumed, tallies[A].dropped) == (2, 1, 1)
     assert (tallies[B].sent, tallies[B].dropped) == (1, 1)
@@ -775,14 +827,14 @@ def test_a_backoff_that_is_over_by_the_resume_starts_again_at_once() -> None:
     run = begun({})
     run.feed(st.AttemptFailed(the_one(run).id, 60.0, 1000.0))
     state = saved_and_loaded(run.state)
-    assert [type(command) for command in st.reduce(state, st.Restart(1060.0), run.graph)] == [st.Start]
+    assert [type(command) for command in st.reduce(state, st.Restart(1060.0), run.graph)] == [st.Execution]
 
 
 def test_a_run_that_was_suspended_and_then_saved_goes_on() -> None:
     run = begun({})
     st.reduce(run.state, st.End("suspended"), run.graph)
     state = saved_and_loaded(run.state)
-    assert [type(command) for command in st.reduce(state, st.Restart(2000.0), run.graph)] == [st.Start]
+    assert [type(command) for command in st.reduce(state, st.Restart(2000.0), run.graph)] == [st.Execution]
     assert state.status == "running"
 
 
@@ -890,7 +942,7 @@ def test_a_saved_end_that_would_go_through_a_callers_hands_takes_effect_at_once(
     completed = st.Complete(the_one(run).id, [A(n=9)], run.tick(), held_back=True)
     state = saved_and_loaded(run.state)
     out = st.reduce(state, st.Restart(5000.0, [completed]), run.graph)
-    assert [type(command) for command in out] == [st.Routed, st.Start]
+    assert [type(command) for command in out] == [st.Routed, st.Execution]
     assert state.returned == {}
 
 
@@ -922,7 +974,7 @@ def test_what_was_sent_in_every_life_before_is_not_repeated_and_waiting_begins_a
 def test_a_question_that_a_step_takes_is_streamed_too_and_counts_as_consumed() -> None:
     run = begun({Ask: ("two",)})
     out = run.feed(st.Send(run.event(Ask), run.tick()))
-    assert [type(command) for command in out] == [st.Routed, st.Start, st.Publish]
+    assert [type(command) for command in out] == [st.Routed, st.Execution, st.Publish]
     assert run.state.questions == 1
     tally = run.state.tallies[Ask]
     assert (tally.sent, tally.consumed, tally.streamed) == (1, 1, 0)

@@ -29,23 +29,32 @@ def publish(runner: Runner, event: Event, execution: int | None) -> None:
 
 
 def routed(runner: Runner, command: st.Routed) -> None:
-    """Put a sent event on its sender's account."""
+    """Put a sent event on its sender's account, and tell of it."""
     envelope = command.envelope
-    kind = type(envelope.event).__name__
     scope = runner.scopes.get(envelope.source) if envelope.source is not None else None
     if scope is not None:
-        emitted = scope.call.emitted
-        if isinstance(emitted, list):
-            emitted.append((envelope.id, kind))
-        else:
-            scope.call.emitted = [(envelope.id, kind)]
+        account(runner, scope.call, envelope, command)
+    elif runner.tells_sent:
+        _tell_sent(runner, None, command)
+
+
+def account(runner: Runner, call: StepCall, envelope: st.Envelope, command: st.Routed | None = None) -> None:
+    """Put an event on its sender's account, and tell of it; without a command, to the steps that take its class."""
+    entry = (envelope.id, type(envelope.event).__name__)
+    if call.emitted:
+        call.emitted.append(entry)  # type: ignore[attr-defined]  # to layers it is a sequence
+    else:
+        call.emitted = [entry]
     if runner.tells_sent:
-        call = scope.call if scope else None
-        runner.chain.notice(
-            EventSent(
-                run=runner.call, at=envelope.at, call=call, event_id=envelope.id, event_type=kind, to=command.to, waited=command.waited
-            )
-        )
+        _tell_sent(runner, call, command or st.Routed(envelope, runner.graph.takers(type(envelope.event)), False))
+
+
+def _tell_sent(runner: Runner, call: StepCall | None, sent: st.Routed) -> None:
+    envelope = sent.envelope
+    kind = type(envelope.event).__name__
+    runner.chain.notice(
+        EventSent(run=runner.call, at=envelope.at, call=call, event_id=envelope.id, event_type=kind, to=sent.to, waited=sent.waited)
+    )
 
 
 def dropped(runner: Runner, command: st.Dropped) -> None:

@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from ._scope import StepScope
 
 
-def on_loop(scope: StepScope, act: Callable[[], None]) -> None:
+def on_loop(scope: StepScope, act: Callable[..., None], *given: Any) -> None:
     """Do something to the run on its loop, from whatever thread, and come back when it is done."""
-    on_loop_of(scope.runner, act)
+    on_loop_of(scope.runner, act, *given)
 
 
-def on_loop_of(runner: Runner, act: Callable[[], None]) -> None:
+def on_loop_of(runner: Runner, act: Callable[..., None], *given: Any) -> None:
     """Do something to a run on its loop, from whatever thread, and come back when it is done."""
     if threading.get_ident() == runner.thread_id:
-        act()
+        act(*given)
         return
     done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def call() -> None:
         try:
-            act()
+            act(*given)
         except BaseException as error:  # noqa: BLE001 - raised in the thread that asked
             done.set_exception(error)
         else:

@@ -8,20 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _watchdog
 from ._checkpoint import checkpointed
-from ._results import check_result, events_of
+from ._record import end_attempt, end_without_attempt
+from ._results import check_result
 from ._scope import StepScope
 from ._threads import pool
 from .context import current_scope
 from .errors import StepCancelledError, StepTimeoutError
-from .events import Event, StopEvent
+from .events import StopEvent
 from .middleware import (
     AttemptCall,
     Chain,
@@ -54,37 +54,20 @@ class Dispatcher:
         assert runner is not None
         return await runner.execute(call)
 
-    async def work(self, scope: StepScope) -> None:
-        """Run a step in its own task, and in the same task whatever follows it alone: a task costs more than the engine.
-
-        Each execution runs in a context of its own all the same.
-        """
-        runner = scope.runner
-        try:
-            await self.dispatch(scope)
-            following = runner.take_next(scope)
-            while following is not None:
-                following.task = scope.task
-                await _in_context(runner.new_context(), self.dispatch(following))
-                following = runner.take_next(following)
-        except Exception as error:  # noqa: BLE001 - whatever a step raises is handled below this: it is the engine's own fault
-            runner.crashed(error)
-
     async def dispatch(self, scope: StepScope) -> None:
         """Take one step execution from its start to its end."""
         runner = scope.runner
-        runner.unbegun -= 1
         if runner.ending is not None:  # it ended before this one's first turn
             return
         current_scope.set(scope)
-        result: StepResult = None
+        call = scope.call
         try:
             if scope.step.config.limit is not None:
                 try:
                     await scope.acquire_limit()
                 finally:
-                    scope.call.started_at = runner.now()
-            result = await self.chain.step(scope.call)
+                    call.started_at = runner.now()
+            result = await self.chain.step(call)
             if result is not scope.returned:
                 check_result(scope, result)  # a layer put it there
         except BaseException as error:  # noqa: BLE001 - the runner decides what each kind means
@@ -93,13 +76,13 @@ class Dispatcher:
         else:
             scope.close()
             if scope.attempt == 0:  # a layer answered without calling the step
-                scope.end_attempt(scope.call.started_at, scope.call.queued, result, None, None)
+                end_without_attempt(scope, result, None)
             if runner.settings.checkpoint is None or await checkpointed(scope, result):
-                runner.step_completed(scope, events_of(result), stream=isinstance(result, list))
+                runner.step_completed(scope, result)
 
     def _attempts(self, call: StepCall) -> Awaitable[StepResult]:
         """The innermost `step`: one attempt, or as many as the retry policy asks for."""
-        scope = _scope()
+        scope: StepScope = call._scope
         return self._recorded(scope, call) if scope.step.policy is None else self._retried(scope, call)
 
     async def _retried(self, scope: StepScope, call: StepCall) -> StepResult:
@@ -119,81 +102,71 @@ class Dispatcher:
 
     async def _recorded(self, scope: StepScope, call: StepCall) -> StepResult:
         """Make one attempt through its layers, and its record."""
-        backoff_before = scope._marks[1]
+        step = scope.step
         scope.begin_attempt()
-        started = scope.runner.now() if scope.call.attempts > 1 else call.started_at
-        queued_before = scope.call.queued
+        scope.started = scope.runner.now() if call.attempts > 1 else call.started_at
+        scope.queued_at_start = call.queued
         traced: AttemptCall | None = None
         result: StepResult = None
         error: BaseException | None = None
+        layers = self.chain.single_attempt if step.policy is None else self.chain.attempt
         try:
-            layers = self.chain.single_attempt if scope.step.policy is None else self.chain.attempt
-            if layers is None:
-                result = await self.call_step(scope, call.inputs)
-            else:
-                backoff = scope.call.backoff - backoff_before
+            if layers is not None:
+                backoff = call.backoff - scope.marks[1]
                 traced = AttemptCall(step=call, attempt=scope.attempt, last_error=scope.execution.last_error, backoff=backoff)
                 result = await layers(traced)
+            else:
+                result = checked(scope, await called(scope))
+        except asyncio.CancelledError as caught:
+            error = caught if layers is not None or _is_cancelled(scope) else nobodys(scope)
+            raise error from (None if error is caught else caught)
         except BaseException as caught:
             error = caught
             raise
         else:
             return result
         finally:
-            scope.end_attempt(started, queued_before, result, error, traced)
+            end_attempt(scope, result, error, traced)
 
     async def _attempt(self, call: AttemptCall) -> StepResult:
-        return await self.call_step(_scope(), call.step.inputs)
-
-    async def call_step(self, scope: StepScope, inputs: tuple[Event, ...]) -> StepResult:
-        """Call the user's step. Its time limit is innermost, so that every layer sees a `StepTimeoutError`."""
-        step = scope.step
-        arguments = step.arguments(inputs, scope)
+        """The innermost `attempt`."""
+        scope: StepScope = call.step._scope
         try:
-            if step.config.resources:
-                call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
-                result = await _in_time(scope, _supplied(scope, arguments, call))
-            elif not step.is_async:
-                result = await _in_time(scope, _in_thread(scope, step.fn, arguments))
-            elif step.timeout is None:
-                result = await step.fn(**arguments)
-            else:
-                result = await _in_time(scope, step.fn(**arguments))
+            return checked(scope, await called(scope))
         except asyncio.CancelledError as error:
             if _is_cancelled(scope):
                 raise
-            raise StepCancelledError(
-                f"Step `{scope.call.step}` ({step.config.place}) raised CancelledError, but nobody cancelled it; "
-                "a task that it awaited was probably cancelled"
-            ) from error
-        scope.returned = result
-        check_result(scope, result)  # here too, so that every layer sees it fail
-        return cast("StepResult", result)
+            raise nobodys(scope) from error
 
 
-@types.coroutine
-def _in_context(context: contextvars.Context, step: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
-    """Await a coroutine in another context than the task's, by driving it by hand."""
-    try:
-        awaited = context.run(step.send, None)
-        while True:
-            try:
-                received = yield awaited
-            except GeneratorExit:
-                context.run(step.close)
-                raise
-            except BaseException as error:  # noqa: BLE001 - a cancellation: the coroutine's to handle
-                awaited = context.run(step.throw, error)
-            else:
-                awaited = context.run(step.send, received)
-    except StopIteration:
-        return
+def called(scope: StepScope) -> Awaitable[Any]:
+    """Call the user's step. Its time limit is innermost, so that every layer sees a `StepTimeoutError`."""
+    step = scope.step
+    arguments = step.arguments(scope.call.inputs, scope)
+    if step.is_plain:
+        plain: Awaitable[Any] = step.fn(**arguments)
+        return plain
+    if step.config.resources:
+        call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
+        return _in_time(scope, _supplied(scope, arguments, call))
+    if not step.is_async:
+        return _in_time(scope, _in_thread(scope, step.fn, arguments))
+    return _in_time(scope, step.fn(**arguments))
 
 
-def _scope() -> StepScope:
-    scope = current_scope.get()
-    assert scope is not None
-    return scope
+def checked(scope: StepScope, result: Any) -> StepResult:
+    """Return what a step may return. Checked here too, so that every layer sees it fail."""
+    scope.returned = result
+    check_result(scope, result)
+    return cast("StepResult", result)
+
+
+def nobodys(scope: StepScope) -> StepCancelledError:
+    """Return what a step raises that ends with a CancelledError which nobody asked for."""
+    return StepCancelledError(
+        f"Step `{scope.call.step}` ({scope.step.config.place}) raised CancelledError, but nobody cancelled it; "
+        "a task that it awaited was probably cancelled"
+    )
 
 
 def _is_cancelled(scope: StepScope) -> bool:
@@ -263,7 +236,7 @@ async def _grace(scope: StepScope, future: asyncio.Future[Any]) -> None:
         _log.warning("run %s of %s: %s still runs", scope.runner.run_id, scope.call.workflow, text)
 
 
-_watchdog.step_callers.update((Dispatcher.call_step.__code__, _in_time.__code__, _supplied.__code__))
+_watchdog.step_callers.update(caller.__code__ for caller in (Dispatcher._recorded, Dispatcher._attempt, _in_time, _supplied))
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

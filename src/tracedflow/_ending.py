@@ -115,9 +115,7 @@ def _active_steps(error: WorkflowTimeoutError) -> list[str]:
 def annotate(error: BaseException, scope: StepScope) -> None:
     """Leave the user's own frames on the exception, and say where it was raised."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code is not Dispatcher.call_step.__code__:
-        trace = trace.tb_next
-    inner = None if trace is None else trace.tb_next
+    inner = _within(trace, Dispatcher._attempt.__code__) or _within(trace, Dispatcher._recorded.__code__)
     while inner is not None and inner.tb_next is not None and _is_between(inner.tb_frame.f_code):
         inner = inner.tb_next
     if inner is not None:
@@ -127,6 +125,13 @@ def annotate(error: BaseException, scope: StepScope) -> None:
     tried = f", attempt {scope.attempt}" if scope.attempt > 1 else ""
     traced = f", trace {call.trace_id}" if call.trace_id else ""
     error.add_note(f"in step `{call.step}` of {call.workflow} ({call.config.place}), which took {taken}{tried}, run {call.run_id}{traced}")
+
+
+def _within(trace: TracebackType | None, code: CodeType) -> TracebackType | None:
+    """Return what some code called, where a traceback first comes through it."""
+    while trace is not None and trace.tb_frame.f_code is not code:
+        trace = trace.tb_next
+    return None if trace is None else trace.tb_next
 
 
 def _is_between(code: CodeType) -> bool:
@@ -148,7 +153,7 @@ async def tear_down(runner: Runner) -> None:
         child.cancel(f"the run that started it ended ({ending.status})", hard=True, reason=reason)
     for scope in scopes:
         scope.cancel(reason)
-    tasks = [*(scope.task for scope in scopes), *(child.task for child in runner.children)]
+    tasks = [*(scope.task for scope in scopes), *(child.task for child in runner.children), *runner.lead.coming]
     if not tasks:
         return
     try:

@@ -10,7 +10,7 @@ from ._problems import Problem, found_in, is_kind
 from .collect import Take
 from .decorators import StepConfig
 from .errors import WorkflowConfigurationError, WorkflowValidationError
-from .events import Event, HumanResponseEvent, StartEvent, StopEvent
+from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 
 
 class Graph:
@@ -27,6 +27,7 @@ class Graph:
         self.has_resources: bool = any(step.resources for step in self.steps.values())
         self.has_joins: bool = any(step.collection_param or step.is_multi_slot or step.is_fan_out for step in self.steps.values())
         self._routes: dict[type[Event], tuple[str, ...]] = {}
+        self._only: dict[type[Event], str | None] = {}
         self._feeds: dict[str, tuple[str, ...]] = {}
 
     @property
@@ -66,6 +67,18 @@ class Graph:
             taking = (name for name, step in self.steps.items() if step.collection_param is None and accepts(step, event))
             found = self._routes[event] = tuple(taking)
         return found
+
+    def only_taker(self, event: type[Event]) -> str | None:
+        """Return the step that takes events of this class and is all that ever follows from them; None: there is more to it."""
+        try:
+            return self._only[event]
+        except KeyError:
+            takers = self.takers(event)
+            is_plain = (
+                len(takers) == 1 and not self.has_joins and not issubclass(event, (StopEvent, InputRequiredEvent, HumanResponseEvent))
+            )
+            self._only[event] = found = takers[0] if is_plain else None
+            return found
 
     def collectors(self, event: type[Event]) -> tuple[str, ...]:
         """Return the names of the steps that take events of this class as a list."""

@@ -130,8 +130,8 @@ class Lifecycle:
 
     def _told(self, command: st.Command) -> InternalDispatchEvent | None:
         match command:
-            case st.Start():
-                return None if self._stepwise else self.started(command.execution)
+            case st.Execution():
+                return None if self._stepwise else self.started(command)
             case st.Resume():
                 return self.goes_on(self._state.executions[command.execution])
             case st.Routed(to=(), waited=False) if not command.envelope.taken:

@@ -46,7 +46,7 @@ def background_tasks(runner: Runner) -> list[asyncio.Task[Any]]:
     A task does not tell its context before Python 3.12, but the garbage collector sees it on all versions. This is
     asked only when a run looks stalled.
     """
-    own = {scope.task for scope in runner.scopes.values()} | {runner.task, asyncio.current_task(runner.loop)}
+    own = {scope.task for scope in runner.scopes.values()} | {runner.task, *runner.lead.coming, asyncio.current_task(runner.loop)}
     return [task for task in asyncio.all_tasks(runner.loop) if task not in own and _started_in(task, runner)]
 
 

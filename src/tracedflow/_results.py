@@ -73,14 +73,14 @@ def _check_declared(scope: StepScope, event: Event, result: object) -> None:
 
 def check_collect(scope: StepScope, event: object, expected: object, buffer: object) -> None:
     """Refuse what `collect_events` cannot collect; a set that the buffer knows was checked when it came."""
+    known = scope.runner.state.buffers.get((scope.step.config.name, buffer)) if isinstance(buffer, str) else None
+    if known is not None and isinstance(event, Event) and (known.expected is expected or known.expected == expected):
+        return
     where = f"collect_events() in step `{scope.call.step}`"
     if not isinstance(event, Event):
         raise WorkflowRuntimeError(f"{where} takes an event, not {_kind(event)}")
     if not isinstance(buffer, str):
         raise WorkflowRuntimeError(f"{where} takes a string as buffer_id, not {buffer!r}")
-    known = scope.runner.state.buffers.get((scope.call.step, buffer))
-    if known is not None and (known.expected is expected or known.expected == expected):
-        return
     if isinstance(expected, str) or not isinstance(expected, Sequence):
         raise WorkflowRuntimeError(f"{where} takes a list of event classes as expected, not {expected!r}")
     for kind in cast("Sequence[object]", expected):

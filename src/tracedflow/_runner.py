@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from . import _live
 from . import _state as st
-from ._announce import dropped, joined, publish, routed
+from ._announce import account, dropped, joined, publish, routed
 from ._deadline import Deadline
 from ._dispatch import Dispatcher, current_runner
 from ._ending import STOP_REASONS, Ending, annotate, checked_stop, close_resources, last_event, recover, tear_down
+from ._lead import Lead
 from ._lifecycle import Lifecycle
 from ._permits import acquire
+from ._record import end_without_attempt, write
 from ._report import report_of
+from ._results import events_of
 from ._scope import BoundStep, StepScope
 from ._sending import check_queue, send_now
 from ._settings import RunSettings
@@ -26,7 +29,7 @@ from ._snapshot import SavedRun
 from ._stalls import StallWatch
 from ._stepwise import Stepper
 from ._stream import EventLog, EventStream
-from ._turn import Turn, may_go_on, turn_of
+from ._turn import Turn, turn_of
 from .clock import active as active_clock
 from .context import Context
 from .errors import QueueFullError, WorkflowCancelledByUser, WorkflowStalledError
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .handler import WorkflowHandler
     from .limits import Limiter, Permit
-    from .middleware import Chain
+    from .middleware import Chain, StepResult
     from .records import RunReport
     from .resource._supply import RunResources
     from .workflow import Workflow
@@ -95,19 +98,18 @@ class Runner:
         self.handler: WorkflowHandler[Any]
         self.task: asyncio.Task[None]
         self.steps: dict[str, BoundStep] = workflow._bound_steps(graph)
-        self._step_context: contextvars.Context | None = None
+        self.step_context: contextvars.Context | None = None  # what each execution has a copy of; None: it has not begun
         self.ready: deque[st.Execution] = deque()
         self.choose: Callable[[deque[st.Execution]], st.Execution] = deque[st.Execution].popleft  # a test tool may explore others
         self.turn: Turn = turn_of(self.loop)
-        self._going_on: StepScope | None = None  # the execution whose task is free to go on
-        self._next: StepScope | None = None  # what it goes on with
-        self.unbegun: int = 0  # executions that were started and have not run yet
+        self.lead: Lead = Lead(self)
         self.timers: dict[int, asyncio.TimerHandle] = {}
         self.ending: Ending | None = None
         self._over: asyncio.Future[None] = self.loop.create_future()
         self._warned: set[str] = set()
         self.resumes = resumes
         self.sent_early: list[tuple[Event, str | None]] = [] if resumes is None else list(resumes.early)
+        self.has_shortcuts = not (self._stepwise or settings.max_queued is not None or settings.pause_timeout)
         self.stepper: Stepper = Stepper(self)
         self.lifecycle: Lifecycle | None = None  # made for the first reader of internal events
         self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
@@ -117,7 +119,7 @@ class Runner:
     @property
     def has_begun(self) -> bool:
         """Whether its first turn of the loop has come, and a permit if it needs one."""
-        return self._step_context is not None
+        return self.step_context is not None
 
     @property
     def is_over(self) -> bool:
@@ -153,20 +155,16 @@ class Runner:
         if self.lifecycle is not None:
             commands = self.lifecycle.follow(happened, commands)
         for command in commands:
-            if type(command) is st.Start:
-                self.ready.append(command.execution)
+            if type(command) is st.Execution:
+                self.ready.append(command)
             elif type(command) is st.Routed:
                 routed(self, command)
             else:
                 self._carry_out(command)
-        ended, self._going_on = self._going_on, None
         if self._stepwise:
             self.stepper.look()
         elif self.ready:
-            if ended is not None and may_go_on(self, ended, ended.ended_at):
-                self._next = self._open(self.choose(self.ready), ended.ended_at)
-            else:
-                self.start_ready()
+            self.lead.take()
         if not self.state.executions:
             self.stalls.look()
         if self.deadline.pauses:
@@ -177,28 +175,49 @@ class Runner:
         first: Sequence[InternalDispatchEvent] = ()
         if expose_internal and not self.log.closed:
             if self.lifecycle is None:
-                self.lifecycle = Lifecycle(self.state, self.ready, stepwise=self._stepwise)
+                self.has_shortcuts = False  # it follows every input
+                self.lifecycle = Lifecycle(self.state, self.ready if self._stepwise else (), stepwise=self._stepwise)
             if self.has_begun:
                 first = self.lifecycle.now()
         return EventStream(self.log, offset, expose_internal=expose_internal, first=first)
 
-    def step_completed(self, scope: StepScope, events: Sequence[Event], *, stream: bool = False) -> None:
+    def step_completed(self, scope: StepScope, result: StepResult) -> None:
         """Hear from the dispatcher that a step execution ended well."""
+        at = scope.ended_at = self.now()
+        if self.has_shortcuts and isinstance(result, Event):
+            call = scope.call
+            sent = st.complete(self.state, scope.execution, result, at, call._outgoing, call.span_context, self.graph, self.ready)
+            if sent is not None:
+                account(self, call, sent)
+                self.forget(scope)
+                self.lead.take()
+                return
+        events = events_of(result)
         try:
             if events and self.settings.max_queued is not None:
                 check_queue(self, events[0])
         except QueueFullError as error:
             self.step_failed(scope, error)
             return
-        self._going_on = scope
-        scope.ended_at = self.now()
-        self.apply(scope.completion(events, stream=stream, at=scope.ended_at))
+        self.apply(scope.completion(events, stream=isinstance(result, list), at=at))
         self.forget(scope)
+
+    def send(self, scope: StepScope, event: Event, target: str | None) -> None:
+        """Hear that a step execution sends an event."""
+        at, call = self.now(), scope.call
+        if self.has_shortcuts and target is None:
+            sent = st.send(self.state, scope.execution, event, at, call._outgoing, call.span_context, self.graph, self.ready)
+            if sent is not None:
+                account(self, call, sent)
+                if self.ready:
+                    self.lead.take()
+                return
+        self.apply(st.Send(event, at, call.execution, call.step, target, call._outgoing, call.span_context))
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
         """Hear from the dispatcher that a step execution ended badly, or was stopped."""
         if scope.attempt == 0:  # a layer raised, or it was stopped, before the step was called
-            scope.end_attempt(scope.call.started_at, scope.call.queued, None, error, None)
+            end_without_attempt(scope, None, error)
         elif scope.error is None:  # its result was refused, or a layer raised after it
             scope.outcome, scope.error = outcome_of_step(scope.call, None, error), error_type(error)
         self.forget(scope)
@@ -225,8 +244,9 @@ class Runner:
 
     def forget(self, scope: StepScope) -> None:
         """Let go of a step execution that has ended, and of the runs that it left behind."""
-        scope.write_record()
-        self.scopes.pop(scope.call.execution, None)
+        write(scope, last=True)
+        scope.call._scope = None
+        self.scopes.pop(scope.execution.id, None)
         for child in scope.children or ():
             if child.is_over:
                 continue
@@ -267,33 +287,10 @@ class Runner:
             case _:
                 assert_never(command)
 
-    def start_ready(self) -> bool:
-        """Start whatever is ready, in order; return whether there was anything."""
-        now = self.now()
-        found = bool(self.ready)
-        while self.ready and not self.is_over:
-            scope = self._open(self.choose(self.ready), now)
-            scope.task = self.loop.create_task(self.dispatcher.work(scope), context=self.new_context())
-        return found
-
-    def _open(self, execution: st.Execution, now: float) -> StepScope:
-        scope = self.scopes[execution.id] = StepScope(self, self.steps[execution.step], execution, now)
-        self.unbegun += 1
-        return scope
-
     def new_context(self) -> contextvars.Context:
         """Return a context for one step execution: what one sets, no other sees."""
-        assert self._step_context is not None
-        return self._step_context.copy()
-
-    def take_next(self, done: StepScope) -> StepScope | None:
-        """Return the execution that the task of an ended one shall go on with, if there is one."""
-        following, self._next = self._next, None
-        if following is not None and done.task.cancelling():
-            # Before Python 3.13 a request to cancel cannot be taken back: the successor must not inherit it.
-            following.task = self.loop.create_task(self.dispatcher.work(following), context=self.new_context())
-            return None
-        return following
+        assert self.step_context is not None
+        return self.step_context.copy()
 
     def resume(self, command: st.Resume) -> None:
         """Let a parked step go on."""
@@ -392,7 +389,7 @@ class Runner:
     async def execute(self, call: RunCall) -> StopEvent | None:
         """Run the steps: the innermost part of the run's chain."""
         self.call = call
-        self._step_context = contextvars.copy_context()
+        self.step_context = contextvars.copy_context()
         self.deadline.start()
         if self.ending is None:
             self.apply(self._first_input())

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _state as st
-from . import _watchdog
 from ._bridge import on_loop
 from ._parking import Parking
 from ._permits import acquire
+from ._record import write
 from ._results import NOTHING_YET, check_collect, check_wait
 from .context import Context
 from .decorators import StepConfig
 from .errors import StepCancelledError, StepResultError
 from .events import Event
-from .middleware import AttemptCall, Cause, StepCall, StepResult, WaitEnded, WaitStarted
-from .outcomes import error_type, outcome_of_step
-from .records import Outcome, Row
+from .middleware import Cause, StepCall, WaitEnded, WaitStarted
+from .records import Outcome
 from .retry_policy import RetryInfo, RetryPolicy, ask, seed_for
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ class BoundStep:
     context_name: str | None
     is_async: bool
     takes_one: bool  # one event: neither a list nor one of each of several
+    is_plain: bool  # calling it gives all that is to be awaited: no thread, no resource, no time limit
 
     def arguments(self, inputs: tuple[Event, ...], scope: StepScope) -> dict[str, Any]:
         """Return the keywords to call the function with."""
@@ -63,7 +63,10 @@ def bind(config: StepConfig, fn: Callable[..., Any]) -> BoundStep:
     """Bind a step to the function of an instance."""
     is_async = inspect.iscoroutinefunction(fn)
     takes_one = config.collection_param is None and not config.is_multi_slot
-    return BoundStep(config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one)
+    is_plain = is_async and not config.resources and config.timeout is None
+    return BoundStep(
+        config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one, is_plain
+    )
 
 
 class StepScope:
@@ -83,14 +86,18 @@ class StepScope:
     _context: Context[Any] | None = None
     _order: dict[str, int] | None = None
     _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
-    _pending: Row | None = None
-    _parking: Parking | None = None
+    parts: tuple[float, float, float, float] | None = None  # as `marks`, of an attempt that is followed by a backoff
+    started: float = 0.0  # of this attempt; run clock
+    ended_attempt: float = 0.0
+    queued_at_start: float = 0.0
+    span_id: str | None = None
+    marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the attempt before
+    emitted_before = 0
+    measured_before = 0
+    parking: Parking | None = None
     _permit: Permit | None = None
     _permit_lock: asyncio.Lock | None = None
     _timeout: asyncio.Timeout | None = None
-    _marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the last attempt
-    _emitted_before = 0
-    _measured_before = 0
     ended_at: float = 0.0
     task: asyncio.Task[None]
 
@@ -99,22 +106,14 @@ class StepScope:
         self.step = step
         self.execution = execution
         inputs = execution.inputs
-        self.call: StepCall = StepCall(
-            run=runner.call,
-            config=step.config,
-            execution=execution.id,
-            inputs=(inputs[0].event,) if len(inputs) == 1 else tuple([envelope.event for envelope in inputs]),
-            origin=self._origin,
-            enqueued_at=execution.ready_at,
-            started_at=now,
-            headers=inputs[0].headers if inputs else None,
-        )
+        events = (inputs[0].event,) if len(inputs) == 1 else tuple([envelope.event for envelope in inputs])
+        origin = partial(_causes, inputs)  # not a method: each execution would be a cycle, which only the garbage collector frees
+        headers = inputs[0].headers if inputs else None
+        self.call: StepCall = StepCall(runner.call, step.config, execution.id, events, origin, execution.ready_at, now, headers)
+        self.call._scope = self  # until it ends: they know each other
         queued = now - execution.ready_at
         if queued > 0:
             self.call.queued = queued
-
-    def _origin(self) -> tuple[Cause, ...]:
-        return tuple([cause_of(envelope) for envelope in self.execution.inputs])
 
     @property
     def context(self) -> Context[Any]:
@@ -127,18 +126,21 @@ class StepScope:
 
     def begin_attempt(self) -> None:
         """Start counting anew; a repeated call of the same order is then the same call."""
-        if self._pending is not None:
-            self.write_record(last=False)  # of the attempt before
-        self.attempt = self.execution.failures + 1  # those before a resume count
-        self.call.attempts += 1
+        call, execution = self.call, self.execution
+        if call.attempts:
+            self._begin_again(call)
+        self.attempt = execution.failures + 1  # those before a resume count
+        call.attempts += 1
+        if execution.first_started_at is None:
+            execution.first_started_at = call.started_at
+
+    def _begin_again(self, call: StepCall) -> None:
+        write(self, last=False)  # of the attempt before
         self._order = None
-        self.call.collecting = False
-        self._emitted_before = len(self.call.emitted)
-        self._measured_before = len(self.call.measurements)
-        if self.call.attempts > 1:  # what a failed attempt sent in this process is sent again
-            self.sent_calls = 0
-        if self.execution.first_started_at is None:
-            self.execution.first_started_at = self.call.started_at
+        call.collecting = False
+        self.emitted_before = len(call.emitted)
+        self.measured_before = len(call.measurements)
+        self.sent_calls = 0  # what a failed attempt sent in this process is sent again
 
     def delay_after(self, error: Exception) -> float | None:
         """Ask the retry policy; None: the step failed for good."""
@@ -165,6 +167,7 @@ class StepScope:
     async def back_off(self, delay: float, error: Exception) -> None:
         """Give the slot back for `delay` seconds after this error, then wait for one."""
         runner, call = self.runner, self.call
+        self.parts = (call.queued, call.backoff, call.waiting, call.blocked)  # of the attempt that failed; what follows is not its own
         timer = runner.state.seq + 1  # the reducer takes the next number for it
         began = runner.now()
         runner.apply(st.AttemptFailed(self.execution.id, delay, began, error))
@@ -195,7 +198,7 @@ class StepScope:
             finally:
                 waited = self.runner.now() - began
                 self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
-                self.call.queued += waited if self._parking is None else 0.0  # a parked attempt counts it when it goes on
+                self.call.queued += waited if self.parking is None else 0.0  # a parked attempt counts it when it goes on
         if self.ended:  # a task that the step left behind asked for it
             self.release_limit()
 
@@ -246,7 +249,7 @@ class StepScope:
     async def _park(self, wait_id: int, event_type: type[Event], opened: float) -> st.Envelope:
         call, runner = self.call, self.runner
         outcome: Outcome = "cancelled"
-        parking = self._parking = self._parking or Parking(call, self._timeout, opened)
+        parking = self.parking = self.parking or Parking(call, self._timeout, opened)
         parking.open += 1
         ready: float | None = None
         self.release_limit()
@@ -265,15 +268,16 @@ class StepScope:
         finally:
             parking.open -= 1
             if not parking.open:
-                self._end_parking(parking, ready)
+                self.end_parking(parking, ready)
             self._notice_wait_end(wait_id, event_type, outcome, opened, envelope)
         if envelope is None:
             raise TimeoutError(_NO_ANSWER.format(event_type.__name__))
         return envelope
 
-    def _end_parking(self, parking: Parking, ready: float | None = None) -> None:
-        if parking is self._parking:  # not of an attempt before, left behind
-            self._parking = None
+    def end_parking(self, parking: Parking, ready: float | None = None) -> None:
+        """Let the clocks of the attempt go on: it waits no more."""
+        if parking is self.parking:  # not of an attempt before, left behind
+            self.parking = None
             parking.end(self.runner.now(), ready, self._timeout)
 
     def _notice_wait_end(
@@ -340,7 +344,8 @@ class StepScope:
         key = self._key(f"collect:{buffer}", None)
         known, answer = self.recall(key)
         if not known:
-            on_loop(self, lambda: self.runner.apply(st.Collect(self.execution.id, key, event, buffer, expected)))
+            asked = st.Collect(self.execution.id, key, event, buffer, expected)
+            on_loop(self, self.runner.apply, asked)
             _, answer = self.recall(key)
         self.call.collecting = answer is None
         return cast("list[Event] | None", answer)
@@ -364,35 +369,14 @@ class StepScope:
     def close(self) -> None:
         """End for good: the Context can only send from now on."""
         self.ended = True
-        self.release_limit()
+        self._context = None  # they know each other: a cycle, which only the garbage collector would free
+        if self._permit is not None:
+            self.release_limit()
         if self._parked:
             self._leave_waits()
         if self.helpers:
             for helper in tuple(self.helpers):
                 helper.cancel("step ended")
-
-    def end_attempt(
-        self, started: float, queued_before: float, result: StepResult, error: BaseException | None, traced: AttemptCall | None
-    ) -> None:
-        """Take down the attempt that just ended; `write_record` makes its record when its events are known."""
-        call = self.call
-        ended = self.runner.now()
-        if self._parking is not None:  # its code went on without the answer
-            self._end_parking(self._parking)
-        if ended - started > _watchdog.BLOCKED_AFTER:
-            _watchdog.settle(self)
-        queued, backoff, waiting, blocked = self._marks
-        parked = call.waiting - waiting + call.queued - queued_before
-        self.outcome = outcome_of_step(call, result, error)
-        self.error = None if error is None else error_type(error)
-        span_id = (traced.span_id if traced is not None else None) or call.span_id
-        self._pending = (
-            call.config.name, call.execution, self.attempt, call.enqueued_at, started, ended, call.queued - queued,
-            ended - started - parked, call.backoff - backoff or 0.0, call.waiting - waiting or 0.0, call.blocked - blocked or 0.0,
-            span_id,
-        )  # fmt: skip
-        if parked or self.step.policy is not None:
-            self._marks = (call.queued, call.backoff, call.waiting, call.blocked)
 
     def completion(self, events: Sequence[Event], *, stream: bool, at: float) -> st.Complete:
         """Return what the run's state hears when this execution has ended with these events; `stream`: it returned a list."""
@@ -401,42 +385,9 @@ class StepScope:
         held_back = self.runner.settings.stepwise
         return st.Complete(call.execution, events, at, call._outgoing, call.span_context, stream, silent, held_back)
 
-    def write_record(self, *, last: bool = True) -> None:
-        """Write the record of the latest attempt: all that will be left of it. See `records.Row` for its form."""
-        pending, self._pending = self._pending, None
-        assert pending is not None
-        call, inputs = self.call, self.execution.inputs
-        emitted = call.emitted[self._emitted_before :] if self._emitted_before else call.emitted
-        measured = call.measurements[self._measured_before :]
-        interruptions = call.interruptions
-        if interruptions:
-            call.interruptions = ()  # the next attempt has its own
-        self.runner.records.append(
-            (
-                *pending[:-1],
-                self.outcome,
-                self.error,
-                call.trace_id,
-                pending[-1],
-                len(inputs),
-                *(_flat([_input_row(envelope) for envelope in inputs]) if len(inputs) > 1 else _input_row(inputs[0]) if inputs else ()),
-                len(emitted),
-                *(emitted[0] if len(emitted) == 1 else _flat(emitted)),
-                *_flat(measured),
-                *_flat(interruptions),
-            ),
-            call,
-            last=last,
-        )
 
-
-def _input_row(envelope: st.Envelope) -> tuple[int, str, int | None]:
-    return envelope.id, type(envelope.event).__name__, envelope.source
-
-
-def _flat(groups: Sequence[tuple[Any, ...]]) -> Iterable[Any]:
-    """Return the parts of all groups in a row."""
-    return groups[0] if len(groups) == 1 else chain.from_iterable(groups)
+def _causes(inputs: tuple[st.Envelope, ...]) -> tuple[Cause, ...]:
+    return tuple([cause_of(envelope) for envelope in inputs])
 
 
 def cause_of(envelope: st.Envelope) -> Cause:

@@ -63,8 +63,7 @@ def send_now(runner: Runner, event: Event, target: str | None, scope: StepScope 
     if scope.sent_calls <= scope.execution.replayed:
         return  # accepted in the life before a resume
     check_queue(runner, event)
-    call = scope.call
-    runner.apply(st.Send(event, runner.now(), call.execution, call.step, target, call._outgoing, call.span_context))
+    runner.send(scope, event, target)
 
 
 def check_queue(runner: Runner, event: Event) -> None:

@@ -299,7 +299,11 @@ class _Loader:
     def _made(self, kind: type[Any], data: Mapping[str, Any], path: str) -> Any:
         values = {name: self.decode(item, f"{path}.{name}") for name, item in data.items()}
         check_fields(kind, values, path)
-        return kind(**values)
+        later = [each.name for each in dataclasses.fields(kind) if not each.init and each.name in values]
+        made = kind(**{name: value for name, value in values.items() if name not in later})
+        for name in later:
+            setattr(made, name, values[name])
+        return made
 
     def _type(self, name: str) -> type[Event]:
         if name not in self._types:

@@ -78,7 +78,9 @@ class Stepper:
                 told = runner.lifecycle.goes_on(execution)
                 if told is not None:
                     runner.log.tell(told)
-        return runner.start_ready() or bool(put_off)
+        found = bool(runner.ready or put_off)
+        runner.lead.take_each()  # what they send is not ready before the next call
+        return found
 
     def _is_busy(self) -> bool:
         runner = self._runner

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
-
-if TYPE_CHECKING:
-    from ._runner import Runner
-    from ._scope import StepScope
 
 # Asyncio runs every ready handle before it looks at its timers, so the budget is the loop's, not a run's.
 BUDGET = 0.0005  # seconds
@@ -48,15 +43,3 @@ def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
     if found is None:
         found = _turns[loop] = Turn(loop)
     return found
-
-
-def may_go_on(runner: Runner, scope: StepScope, now: float) -> bool:
-    """Whether the only execution that is ready may run in the task of the one that just ended."""
-    return (
-        len(runner.ready) == 1
-        and not runner.unbegun  # others were sent before it and have not begun
-        and not runner.is_over
-        and not scope.step.config.own_task
-        and not runner.steps[runner.ready[0].step].config.own_task
-        and runner.turn.allows(now)
-    )

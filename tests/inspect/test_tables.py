@@ -15,7 +15,7 @@ def test_the_first_columns_are_to_the_left_and_numbers_to_the_right() -> None:
 
 def test_a_width_cuts_the_widest_column_until_it_fits() -> None:
     lines = table(("name", "text", "n"), ROWS, left=2, width=25)
-    assert lines == ["name   text            n", "alpha  a very long t…   1", "b      short          20"]
+    assert lines == ["name   text             n", "alpha  a very long t…   1", "b      short           20"]
 
 
 def test_columns_that_are_to_stay_whole_are_never_cut() -> None:

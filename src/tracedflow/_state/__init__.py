@@ -18,7 +18,6 @@ from ._commands import (
     Returned,
     Routed,
     SetTimer,
-    Start,
 )
 from ._inputs import (
     FORMAT,
@@ -58,6 +57,7 @@ from ._model import (
     new_state,
 )
 from ._reduce import recoveries, reduce
+from ._shortcuts import complete, send
 
 __all__ = [
     "DROPS_KEPT",
@@ -97,18 +97,19 @@ __all__ = [
     "Send",
     "SendOn",
     "SetTimer",
-    "Start",
     "Status",
     "Stream",
     "Streamed",
     "Tally",
     "Wait",
     "admit",
+    "complete",
     "is_over",
     "new_state",
     "park",
     "pump",
     "recoveries",
     "reduce",
+    "send",
     "wake",
 ]

@@ -9,14 +9,6 @@ from ..events import Event, StopEvent
 from ._model import Drop, Envelope, Execution
 
 
-@final
-@dataclass(slots=True, eq=False)
-class Start:
-    """Start this execution."""
-
-    execution: Execution
-
-
 @dataclass(slots=True, eq=False)
 class Resume:
     """Let a parked coroutine go on. `answer` None: its timer went off (a wait), or its backoff is over."""
@@ -103,4 +95,5 @@ class Joined:
 Rare: TypeAlias = Resume | SetTimer | CancelTimer | Publish | Finish | Returned | Dropped | Joining | Joined
 """Commands that most steps do without."""
 
-Command: TypeAlias = Start | Routed | Rare
+Command: TypeAlias = Execution | Routed | Rare
+"""What is to be done; an execution: start it."""

@@ -38,7 +38,9 @@ def _envelope_of(execution: Execution, event: Event) -> Envelope:
         if envelope.event is event:
             return envelope
     # Made by the step itself: it was never sent, and does not count.
-    return Envelope(0, event, execution.ready_at, execution.id, execution.step, taken=True, collected=True)
+    made = Envelope(0, event, execution.ready_at, execution.id, execution.step)
+    made.taken = made.collected = True
+    return made
 
 
 def _full_set(buffer: Buffer) -> list[Envelope] | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
-from ._commands import Command, Resume, Start
+from ._commands import Command, Resume
 from ._model import Envelope, Execution, Lane, RunState
 
 
@@ -15,14 +15,23 @@ def take(state: RunState, envelope: Envelope) -> None:
         state.tally(type(envelope.event)).consumed += 1
 
 
-def start(state: RunState, lane: Lane, execution: Execution, out: list[Command]) -> None:
+class Starts(Protocol):
+    """What takes the executions that start."""
+
+    def append(self, execution: Execution, /) -> object:
+        """Take one more."""
+        ...
+
+
+def start(state: RunState, lane: Lane, execution: Execution, out: Starts) -> None:
     """Let an execution run: it takes a slot."""
     lane.in_use += 1
     execution.holds_slot = True
     execution.phase = "running"
     for envelope in execution.inputs:
-        take(state, envelope)
-    out.append(Start(execution))
+        if not envelope.taken:
+            take(state, envelope)
+    out.append(execution)
 
 
 def pump(state: RunState, lane: Lane, out: list[Command]) -> None:
@@ -33,6 +42,11 @@ def pump(state: RunState, lane: Lane, out: list[Command]) -> None:
         execution.resuming -= 1
         resume(lane, execution, parked_on, answer, out)
         resume_branches(lane, execution, out)
+    start_queued(state, lane, out)
+
+
+def start_queued(state: RunState, lane: Lane, out: Starts) -> None:
+    """Give free slots to queued executions, in order."""
     while lane.ready and lane.in_use < lane.slots:
         execution = state.executions[lane.ready.popleft()]
         state.queued -= 1
@@ -89,10 +103,10 @@ def wake(state: RunState, execution: Execution, parked_on: int, answer: Envelope
     pump(state, lane, out)
 
 
-def admit(state: RunState, step: str, inputs: tuple[Envelope, ...], at: float, scopes: tuple[int, ...], out: list[Command]) -> Execution:
+def admit(state: RunState, step: str, inputs: tuple[Envelope, ...], at: float, scopes: tuple[int, ...], out: Starts) -> Execution:
     """Make a step execution: it starts if there is a slot and nothing before it, else it queues."""
-    execution = Execution(state.next_id(), step, inputs, at, scopes)
-    state.executions[execution.id] = execution
+    state.seq = number = state.seq + 1
+    execution = state.executions[number] = Execution(number, step, inputs, at, scopes)
     if scopes:
         state.streams[scopes[-1]].live += 1
     lane = state.lanes[step]

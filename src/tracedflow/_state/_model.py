@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, final
 
 from ..events import Event
 
@@ -25,6 +25,10 @@ class Routes(Protocol):
 
     def collectors(self, event: type[Event], /) -> tuple[str, ...]:
         """Return the names of the steps that take events of this class as a list."""
+        ...
+
+    def only_taker(self, event: type[Event], /) -> str | None:
+        """Return the step that takes events of this class and is all that ever follows from them; None: there is more to it."""
         ...
 
     def take(self, step: str, /) -> int | None:
@@ -48,7 +52,11 @@ class Routes(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
+# Envelopes and executions are made for each event. What most of them never change stands on the class: filling a slot for each of
+# 28 fields took a fifth of a step.
+
+
+@dataclass(eq=False)
 class Envelope:
     """An event on its way: where it came from and when. `span_context` is the sender's, in process only."""
 
@@ -59,13 +67,14 @@ class Envelope:
     source_step: str | None = None
     headers: Mapping[str, str] | None = None
     span_context: object | None = None
-    taken: bool = False  # a step started with it, or a wait was answered by it
-    collected: bool = False  # it was in a full set of a join, of one at least
-    scopes: tuple[int, ...] = ()  # the streams that it is a member of, outermost first
-    recoveries: tuple[str, ...] = ()  # the error handlers that its line of events has been through
+    taken: bool = field(default=False, init=False)  # a step started with it, or a wait was answered by it
+    collected: bool = field(default=False, init=False)  # it was in a full set of a join, of one at least
+    scopes: tuple[int, ...] = field(default=(), init=False)  # the streams that it is a member of, outermost first
+    recoveries: tuple[str, ...] = field(default=(), init=False)  # the error handlers that its line of events has been through
 
 
-@dataclass(slots=True, eq=False)
+@final
+@dataclass(eq=False)
 class Execution:
     """One step execution, from the moment an event was routed to the step until it ended for good."""
 
@@ -74,17 +83,17 @@ class Execution:
     inputs: tuple[Envelope, ...]
     ready_at: float  # since when it could run, if there were a slot
     scopes: tuple[int, ...] = ()
-    phase: Literal["queued", "running", "parked", "backoff"] = "queued"
-    holds_slot: bool = False
-    failures: int = 0
-    last_error: Exception | None = None  # after a resume, one of the same type and message
-    last_failed_at: float | None = None
-    first_started_at: float | None = None
-    retry_at: float | None = None
-    memo: dict[str, Any] | None = None  # answers already given, by call order or given id
-    sends: int = 0  # sends and stream writes accepted in this life
-    replayed: int = 0  # those of the life before a resume, which are not repeated
-    resuming: int = 0  # how often it is in its lane's `resuming`, at most
+    phase: Literal["queued", "running", "parked", "backoff"] = field(default="queued", init=False)
+    holds_slot: bool = field(default=False, init=False)
+    failures: int = field(default=0, init=False)
+    last_error: Exception | None = field(default=None, init=False)  # after a resume, one of the same type and message
+    last_failed_at: float | None = field(default=None, init=False)
+    first_started_at: float | None = field(default=None, init=False)
+    retry_at: float | None = field(default=None, init=False)
+    memo: dict[str, Any] | None = field(default=None, init=False)  # answers already given, by call order or given id
+    sends: int = field(default=0, init=False)  # sends and stream writes accepted in this life
+    replayed: int = field(default=0, init=False)  # those of the life before a resume, which are not repeated
+    resuming: int = field(default=0, init=False)  # how often it is in its lane's `resuming`, at most
 
     def remember(self, key: str, answer: Any) -> None:
         """Keep an answer for a repeated call."""

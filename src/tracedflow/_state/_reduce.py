@@ -6,7 +6,7 @@ from collections import deque
 from typing import assert_never
 
 from ..events import HumanResponseEvent, InputRequiredEvent, StopEvent
-from ._commands import CancelTimer, Command, Dropped, Finish, Publish, Resume, Returned, Routed, SetTimer, Start
+from ._commands import CancelTimer, Command, Dropped, Finish, Publish, Resume, Returned, Routed, SetTimer
 from ._inputs import (
     AbandonWait,
     AttemptFailed,
@@ -347,7 +347,7 @@ def _catch_up(state: RunState, restarted: Restart, routes: Routes, out: list[Com
     for number in tuple(state.returned):
         if not is_over(state):
             _send_on(state, SendOn(number, restarted.at), routes, found)
-    out.extend(command for command in found if not isinstance(command, (Start, Resume, Returned)))
+    out.extend(command for command in found if not isinstance(command, (Execution, Resume, Returned)))
 
 
 def _requeue(state: RunState, execution: Execution, at: float, out: list[Command]) -> None:

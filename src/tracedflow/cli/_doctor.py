@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
@@ -52,7 +52,7 @@ def doctor(
 
 
 @contextmanager
-def _complaints(said: list[Finding]) -> Iterator[None]:
+def _complaints(said: list[Finding]) -> Generator[None]:
     """Take as findings what is logged meanwhile: `setup()` raises nothing."""
     is_asked = any(name.startswith(("OTEL_", "TRACEDFLOW_")) and value for name, value in os.environ.items())
     taken = _Taken("problem" if is_asked else "warning", said)

@@ -32,6 +32,9 @@ def run(
     target: Named,
     fields: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Fields of the start event; JSON, or else text.")] = None,
     trace: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write what the run does to a trace file.")] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", help="The id of the run, in place of one that is made up.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what happens, and a waterfall, on standard error.")] = False,
 ) -> None:
     """Run a workflow once and print its result.
@@ -40,7 +43,7 @@ def run(
     `tracedflow why --pid` tells what it does. Telemetry is sent where OTEL_* variables say so.
     """
     workflow = valid(target, instance)
-    arguments = _start_fields(workflow, fields or [])
+    arguments = _start_fields(workflow, fields or []) | ({"run_id": run_id} if run_id else {})
     if verbose:
         os.environ["TRACEDFLOW_VERBOSE"] = "1"
     if trace is not None:

@@ -75,9 +75,11 @@ class Context(Generic[StateT]):
 
     @classmethod
     def _inside(cls, scope: StepScope) -> Context[Any]:
-        context: Context[Any] = cls(scope.runner.workflow)
+        context: Context[Any] = cls.__new__(cls)
+        context._workflow = scope.runner.workflow
         context._runner = scope.runner
         context._scope = scope
+        context._serializer = context._store = context._saved = context._dead = None
         return context
 
     @classmethod

@@ -95,8 +95,8 @@ class _Simulation:
 
     def _carry_out(self, out: Sequence[st.Command]) -> None:
         for command in out:
-            if isinstance(command, st.Start):
-                self._begin_stage(command.execution.id)
+            if isinstance(command, st.Execution):
+                self._begin_stage(command.id)
             elif isinstance(command, st.Resume):
                 self._begin_stage(command.execution)
 

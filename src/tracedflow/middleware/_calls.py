@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..events import Event, StopEvent
 from ..retry_policy import max_attempts
@@ -61,7 +61,7 @@ class RunCall:
     records: Sequence[AttemptRecord] = ()  # the engine's bounded deque; complete when `call_next` returned
 
 
-@dataclass(kw_only=True)
+@dataclass
 class StepCall:
     """One step execution, over all its attempts. Treat the fields as read-only, except where said.
 
@@ -97,6 +97,7 @@ class StepCall:
     _causes: tuple[Cause, ...] | None = field(default=None, init=False)
     _outgoing: dict[str, str] | None = field(default=None, init=False)
     _annotations: dict[str, object] | None = field(default=None, init=False)
+    _scope: Any = field(default=None, init=False, repr=False)  # the engine's side of it, while it is live
 
     @property
     def workflow(self) -> str:

@@ -86,6 +86,7 @@ def _so_far(step: _Open, now: float) -> AttemptRecord:
     resting = 0.0 if step.at_rest is None else now - step.at_rest[0]
     in_backoff = step.at_rest is not None and step.at_rest[1] == "backoff"
     attempt = max(1, call.attempts + (1 if in_backoff else 0))
+    at_rest = () if in_backoff or step.at_rest is None else (("waiting", step.at_rest[0], now),)
     return AttemptRecord(
         run_id=call.run_id,
         workflow=call.workflow,
@@ -100,4 +101,5 @@ def _so_far(step: _Open, now: float) -> AttemptRecord:
         backoff=resting if in_backoff else 0.0,
         waiting=0.0 if in_backoff else (call.waiting if attempt == 1 else 0.0) + resting,
         blocked=call.blocked if attempt == 1 else 0.0,
+        interruptions=() if in_backoff else (*call.interruptions, *at_rest),
     )

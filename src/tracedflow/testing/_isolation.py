@@ -291,6 +291,7 @@ class _Isolation:
         runner.tells_sent = runner.chain.hears(EventSent)
         runner.ready = _Only(set(self._executions))
         runner.apply = self._apply  # type: ignore[method-assign]
+        runner.has_shortcuts = False
 
     async def _end(self, handler: WorkflowHandler[Any]) -> BaseException | None:
         """Wait for the end; return the error that was to be caught."""
