@@ -1039,3 +1039,12 @@ def test_an_observer_whose_loop_has_ended_is_closed_outside_of_it(caplog: pytest
         running.close()
     assert closed == ["step", "observer"]
     assert not caplog.records  # it did not refuse to stop
+
+
+@pytest.mark.parametrize(("act", "kind"), [(sleeps_before, "Suspended"), (raises_before, "Sabotage"), (raises_after, "Sabotage")])
+async def test_a_layer_that_failed_is_told_of_with_what_it_did(act: Callable[[Go], Any], kind: str) -> None:
+    hears = Hears()
+    await chain(hostile(0, {"step": act}), hears).step(step_call())
+    (failed,) = hears.heard
+    assert isinstance(failed, MiddlewareFailed)
+    assert (failed.middleware, failed.error_type) == ("Hostile0", kind)

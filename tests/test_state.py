@@ -1015,3 +1015,15 @@ def test_a_timer_that_nobody_waits_for_changes_nothing() -> None:
     before = picture(run.state)
     assert st.reduce(run.state, st.Fire(99, run.tick()), run.graph) == []
     assert picture(run.state) == before
+
+
+def test_an_event_knows_who_sent_it_and_carries_the_trace_of_its_sender() -> None:
+    run = begun({A: ("two",), B: ("three",)})
+    execution = the_one(run).id
+    trace = {"traceparent": "00"}
+    sent = run.feed(st.Send(run.event(A), run.tick(), execution, "one", None, trace, "span of the sender"))
+    run.live.discard(execution)
+    returned = run.feed(st.Complete(execution, [run.event(B)], run.tick(), trace, "span of the step"))
+    for out, span in ((sent, "span of the sender"), (returned, "span of the step")):
+        (envelope,) = [command.envelope for command in out if isinstance(command, st.Routed)]
+        assert (envelope.source, envelope.source_step, envelope.headers, envelope.span_context) == (execution, "one", trace, span)

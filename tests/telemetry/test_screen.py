@@ -261,7 +261,7 @@ def test_a_drawing_that_fails_leaves_the_space_empty(be_terminal: Callable[[], F
 def test_the_width_is_that_of_the_terminal_up_to_what_eyes_can_follow(
     be_terminal: Callable[[], FakeTerminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terminal = be_terminal()
+    be_terminal()
     monkeypatch.setenv("COLUMNS", "500")
     monkeypatch.setenv("LINES", "33")
     assert (Screen().width, Screen().height) == (160, 33)

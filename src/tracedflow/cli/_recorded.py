@@ -231,7 +231,7 @@ def _show_attempts(run: RecordedRun) -> None:
         )
         for record in kept
     ]
-    say_table(("ended", "step", "try", "outcome", "running", "queued", "took", "gave"), rows, whole=1)
+    say_table(("ended", "step", "try", "outcome", "running", "queued", "in", "out"), rows, whole=1)
     if left := len(run.attempts) - len(kept):
         say(f"({left} earlier attempts are left out; --json has all)")
 

@@ -6,6 +6,7 @@ place among its like.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -152,7 +153,8 @@ def _outcome(execution: Execution) -> str:
 
 
 def _listed(execution: Execution) -> str:
-    return ", ".join(_emitted(execution)) or "nothing"
+    counts = Counter(_emitted(execution))
+    return ", ".join(kind if count == 1 else f"{kind} ×{count}" for kind, count in counts.items()) or "nothing"
 
 
 def _times(first: Sequence[AttemptRecord], second: Sequence[AttemptRecord]) -> list[tuple[str, float, float]]:
