@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class Lead:
         runner = self._runner
         scope.task = runner.loop.create_task(self._guarded(runner.dispatcher.dispatch(scope)), context=runner.new_context())
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Awaitable[None]) -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - whatever a step raises is handled below this: it is the engine's own fault

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tracedflow")
 
+_FIRST = deque[st.Execution].popleft
+
 
 class Runner:
     """Owns the tasks, futures and timers of one run."""
@@ -100,7 +102,7 @@ class Runner:
         self.steps: dict[str, BoundStep] = workflow._bound_steps(graph)
         self.step_context: contextvars.Context | None = None  # what each execution has a copy of; None: it has not begun
         self.ready: deque[st.Execution] = deque()
-        self.choose: Callable[[deque[st.Execution]], st.Execution] = deque[st.Execution].popleft  # a test tool may explore others
+        self.choose: Callable[[deque[st.Execution]], st.Execution] = _FIRST  # a test tool may explore others
         self.turn: Turn = turn_of(self.loop)
         self.lead: Lead = Lead(self)
         self.timers: dict[int, asyncio.TimerHandle] = {}

@@ -7,7 +7,8 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
 
-_ALPHABET = "abcdefghijkmnopqrstuvwxyz0123456789"
+_ALPHABET = b"abcdefghijkmnopqrstuvwxyz0123456789"
+_LETTERS = bytes(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256))  # of each random byte
 
 
 class Clock(Protocol):
@@ -48,7 +49,7 @@ class SystemClock:
 
     def new_id(self) -> str:
         """Return ten characters from the operating system's source of randomness."""
-        return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in secrets.token_bytes(10))
+        return secrets.token_bytes(10).translate(_LETTERS).decode()
 
 
 SYSTEM = SystemClock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Literal, Protocol
 
 from ._commands import Command, Resume
@@ -67,8 +68,9 @@ def resume_branches(lane: Lane, execution: Execution, out: list[Command]) -> Non
     """Let its other branches go on that are ready to: its slot is for all of them, and it may await them before it gives it back."""
     if not execution.resuming:
         return
-    for ready in [ready for ready in lane.resuming if ready[0] == execution.id]:
-        lane.resuming.remove(ready)
+    found = [ready for ready in lane.resuming if ready[0] == execution.id]
+    lane.resuming = deque(ready for ready in lane.resuming if ready[0] != execution.id)
+    for ready in found:
         execution.resuming -= 1
         resume(lane, execution, ready[1], ready[2], out)
 
@@ -98,7 +100,7 @@ def wake(state: RunState, execution: Execution, parked_on: int, answer: Envelope
     if execution.holds_slot:  # another branch of the same step took the slot back already
         resume(lane, execution, parked_on, answer, out)
         return
-    lane.resuming.append((execution.id, parked_on, answer))
+    lane.enqueue_resuming((execution.id, parked_on, answer))
     execution.resuming += 1
     pump(state, lane, out)
 
@@ -114,5 +116,5 @@ def admit(state: RunState, step: str, inputs: tuple[Envelope, ...], at: float, s
         start(state, lane, execution, out)
     else:
         state.queued += 1
-        lane.ready.append(execution.id)
+        lane.enqueue(number)
     return execution

@@ -127,14 +127,31 @@ class Wait:
         return self.execution, None if self.subclasses else self.event_type
 
 
+Resuming: TypeAlias = tuple[int, int, Envelope | None]
+"""(execution, wait or timer, answer)"""
+
+
 @dataclass(slots=True, eq=False)
 class Lane:
     """The executions of one step that are ready, and how many hold one of its slots."""
 
     slots: int
     in_use: int = 0
-    resuming: deque[tuple[int, int, Envelope | None]] = field(default_factory=deque[tuple[int, int, Envelope | None]])
-    ready: deque[int] = field(default_factory=deque[int])
+    # An empty deque takes 600 bytes, and most lanes of most runs never have a queue.
+    resuming: deque[Resuming] | tuple[()] = ()
+    ready: deque[int] | tuple[()] = ()
+
+    def enqueue(self, execution: int) -> None:
+        """Let an execution wait for a slot."""
+        if isinstance(self.ready, tuple):
+            self.ready = deque()
+        self.ready.append(execution)
+
+    def enqueue_resuming(self, resuming: Resuming) -> None:
+        """Let a parked execution that may go on wait for a slot."""
+        if isinstance(self.resuming, tuple):
+            self.resuming = deque()
+        self.resuming.append(resuming)
 
 
 @dataclass(slots=True, eq=False)

@@ -329,8 +329,7 @@ def _restart(state: RunState, restarted: Restart, routes: Routes, out: list[Comm
     state.backoffs.clear()
     for lane in state.lanes.values():
         lane.in_use = 0
-        lane.ready.clear()
-        lane.resuming.clear()
+        lane.ready = lane.resuming = ()
     state.queued = 0
     for execution in state.executions.values():
         _requeue(state, execution, restarted.at, out)
@@ -365,4 +364,4 @@ def _requeue(state: RunState, execution: Execution, at: float, out: list[Command
     execution.phase = "queued"
     execution.retry_at = None
     state.queued += 1
-    lane.ready.append(execution.id)
+    lane.enqueue(execution.id)

@@ -107,7 +107,7 @@ def _unresumed(state: RunState, wait: int) -> Execution | None:
     for lane in state.lanes.values():
         for resuming in lane.resuming:
             if resuming[1] == wait:
-                lane.resuming.remove(resuming)
+                lane.resuming = deque(other for other in lane.resuming if other is not resuming)
                 execution = state.executions[resuming[0]]
                 execution.resuming -= 1
                 return execution
