@@ -140,7 +140,7 @@ class StoryWorkflow(Workflow):
 # --- at the terminal ---
 
 
-class Paused(Exception):
+class PausedError(Exception):
     """The story is to be laid aside."""
 
 
@@ -162,7 +162,7 @@ def chooser(stage: Stage) -> Choose:
             if line.strip() != "p" and line:
                 return line
         if arguments.pause_to is not None:
-            raise Paused
+            raise PausedError
         return "1"
 
     return choose
@@ -177,18 +177,26 @@ async def play(stage: Stage) -> Story | str:
         return StoryChoice(block_id=question.block_id, choice=await choose())
 
     workflow = StoryWorkflow(stage.model, timeout=None)  # a person may think as long as they like
-    if arguments.resume is not None:
-        handler = workflow.run(ctx=_laid_aside(workflow, arguments.resume))
-    else:
+    if arguments.resume is None:
         handler = workflow.run(hero=_hero(stage), world=_world(stage.data / "story.json"))
+    else:
+        handler = workflow.run(ctx=_laid_aside(workflow, arguments.resume))
     try:
+        if arguments.resume is not None:  # the open question is on the stream of the run that was laid aside, and not again
+            await handler.send_event(await answer(await open_question(handler.ctx)))
         story: Story = await stage.follow(handler, answer=answer)
-    except Paused:
+    except PausedError:
         saved = handler.ctx.to_dict()
         await handler.cancel_run()
         arguments.pause_to.write_text(json.dumps(saved), encoding="utf-8")
         return f"The story waits in {arguments.pause_to}; --resume {arguments.pause_to} goes on."
     return story
+
+
+async def open_question(ctx: Context) -> StoryPrompt:
+    """Return what a story that was laid aside waits for."""
+    block = (await ctx.store.get("blocks"))[-1]
+    return StoryPrompt(block_id=block.id, plot=block.plot, actions=block.actions)
 
 
 def _show(question: StoryPrompt) -> None:

@@ -208,6 +208,7 @@ async def test_a_retry_is_noticed_before_its_wait() -> None:
         def on(self, notice: Notice, /) -> None:
             assert isinstance(notice, RetryScheduled)
             assert notice.call is not None
+            assert 0 <= notice.at - notice.call.started_at < 30
             self.heard.append((notice.attempt, notice.delay, str(notice.error), notice.call.backoff))
 
     class Flow(Workflow):

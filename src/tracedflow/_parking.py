@@ -15,7 +15,7 @@ class Parking:
     __slots__ = ("_call", "_left", "_since", "open")
 
     def __init__(self, call: StepCall, timeout: asyncio.Timeout | None, since: float) -> None:
-        self.open = 0  # waits
+        self.open: int = 0  # waits
         self._call = call
         self._since = since
         self._left: float | None = None

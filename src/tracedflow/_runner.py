@@ -111,7 +111,7 @@ class Runner:
         self._warned: set[str] = set()
         self.resumes = resumes
         self.sent_early: list[tuple[Event, str | None]] = [] if resumes is None else list(resumes.early)
-        self.has_shortcuts = not (self._stepwise or settings.max_queued is not None or settings.pause_timeout)
+        self.has_shortcuts: bool = not (self._stepwise or settings.max_queued is not None or settings.pause_timeout)
         self.stepper: Stepper = Stepper(self)
         self.lifecycle: Lifecycle | None = None  # made for the first reader of internal events
         self.resources: RunResources | None = None  # set by the workflow, if a step asks for some

@@ -91,9 +91,9 @@ class StepScope:
     ended_attempt: float = 0.0
     queued_at_start: float = 0.0
     span_id: str | None = None
-    marks = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the attempt before
-    emitted_before = 0
-    measured_before = 0
+    marks: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the attempt before
+    emitted_before: int = 0
+    measured_before: int = 0
     parking: Parking | None = None
     _permit: Permit | None = None
     _permit_lock: asyncio.Lock | None = None

@@ -226,7 +226,9 @@ def test_the_account_says_how_long_a_join_waited_for_its_siblings() -> None:
     assert join.joining == pytest.approx(2.0, abs=1e-3)  # the fast branch was there after one second, the slow one after three
     text = str(found)
     assert "3.75 s of wall clock" in text
-    assert text.splitlines()[2].split() == ["step", "runs", "on", "path", "running", "blocked", "queued", "backoff", "waiting", "joining"]
+    columns = text.splitlines()[2].split()
+    assert (columns[:5], columns[-1]) == (["step", "runs", "on", "path", "running"], "joining")
+    assert {"backoff", "waiting"}.isdisjoint(columns)  # there was none; a busy machine may have blocked the loop
 
 
 def test_time_parked_for_an_answer_is_waiting_and_not_running() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 from opentelemetry import _logs, metrics, trace
@@ -57,6 +58,7 @@ def _as_new(monkeypatch: pytest.MonkeyPatch, sink: OtlpSink) -> Iterator[None]:
         (tracing, "on_record", None),
         (_endings, "logger_provider", None),
         (redaction, "_own", None),
+        (telemetry.metrics, "_by_registry", WeakKeyDictionary()),
         (_live, "flush", None),
         (atexit, "register", lambda job: None),
     ):

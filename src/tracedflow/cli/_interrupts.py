@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from types import FrameType
@@ -51,5 +52,6 @@ class Interrupts:
         for each in self._before:
             signal.signal(each, signal.SIG_DFL)
         again = "; Ctrl-C again ends it at once" if self.received == signal.SIGINT else ""
-        os.write(2, f"\ntracedflow run: cancelling the run{again}\n".encode())  # what it interrupts may be writing to `sys.stderr`
+        with contextlib.suppress(OSError):  # closed
+            os.write(2, f"\ntracedflow run: cancelling the run{again}\n".encode())  # what it interrupts may be writing to `sys.stderr`
         self._loop.call_soon_threadsafe(self._handler.cancel, self.cause)

@@ -66,8 +66,8 @@ async def _ended(workflow: Workflow[Any], arguments: dict[str, Any]) -> int:
             handler = workflow.run(**arguments)
             with Interrupts(handler) as interrupts:
                 await asyncio.wait([handler])
-    except TracedflowError as error:  # it could not start
-        typer.echo(f"{workflow.workflow_name} failed: {error}", err=True)
+    except Exception as error:  # noqa: BLE001 - it could not start, or what it used could not be closed
+        typer.echo(f"{workflow.workflow_name} failed: {_explained(error)}", err=True)
         return FAILED
     finally:
         if undo is not None:

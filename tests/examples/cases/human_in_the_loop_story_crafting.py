@@ -35,6 +35,7 @@ def ask(hero: str) -> Ask:
 CASE = Case(
     steps=("create_segment", "prompt_human"),
     asks=[ask("Marit"), ask("Oskar Bell")],
+    longest=240,  # half of it is for the terminal
     calls={
         "human_in_the_loop_story_crafting.segment": "create_segment",
         "human_in_the_loop_story_crafting.ending": "create_segment",

@@ -48,8 +48,8 @@ class OtelSink:
         return lambda labels: _OtelCount(made, _named(spec, labels))
 
     def gauge(self, spec: names.Metric) -> Callable[[Labels], Level]:
-        """Return the maker of the gauges of a metric: counters that may fall."""
-        made = self._instrument(lambda meter: meter.create_up_down_counter(spec.otel, unit=spec.unit, description=spec.help).add)
+        """Return the maker of the gauges of a metric."""
+        made = self._instrument(lambda meter: meter.create_gauge(spec.otel, unit=spec.unit, description=spec.help).set)
 
         def level(labels: Labels) -> Level:
             found = _OtelLevel(made, _named(spec, labels))
@@ -123,26 +123,22 @@ class _OtelCount:
             self._instrument.record(amount, self._labels)
 
 
-class _OtelLevel(_OtelCount):
-    __slots__ = ("_value",)
+class _OtelLevel:
+    __slots__ = ("_instrument", "_labels", "_value")
 
     def __init__(self, instrument: _Instrument, labels: dict[str, str]) -> None:
-        super().__init__(instrument, labels)
+        self._instrument = instrument
+        self._labels = labels
         self._value = 0.0
 
-    def inc(self, amount: float = 1) -> None:
-        self._value += amount
-        super().inc(amount)
-
-    def dec(self, amount: float = 1) -> None:
-        self.inc(-amount)
-
     def set(self, value: float) -> None:
-        self.inc(value - self._value)
+        self._value = value
+        self.say()
 
     def say(self) -> None:
-        """Tell a meter that knows nothing of it yet."""
-        super().inc(self._value)
+        """Tell the meter, which may know nothing of it yet."""
+        if self._instrument.record is not None:
+            self._instrument.record(self._value, self._labels)
 
 
 class _OtelTimer:

@@ -37,14 +37,6 @@ class Count(Protocol):
 class Level(Protocol):
     """A bound gauge."""
 
-    def inc(self, amount: float = 1) -> None:
-        """Add to it."""
-        ...
-
-    def dec(self, amount: float = 1) -> None:
-        """Take from it."""
-        ...
-
     def set(self, value: float) -> None:
         """Set it."""
         ...
@@ -280,10 +272,6 @@ class _Pair:
     def inc(self, amount: float = 1) -> None:
         self._one.inc(amount)
         self._other.inc(amount)
-
-    def dec(self, amount: float = 1) -> None:
-        self._one.dec(amount)
-        self._other.dec(amount)
 
     def set(self, value: float) -> None:
         self._one.set(value)
