@@ -1048,3 +1048,25 @@ async def test_a_layer_that_failed_is_told_of_with_what_it_did(act: Callable[[Go
     (failed,) = hears.heard
     assert isinstance(failed, MiddlewareFailed)
     assert (failed.middleware, failed.error_type) == ("Hostile0", kind)
+
+
+async def test_a_layer_of_ours_that_fails_when_asked_whether_it_skips_is_reported_and_watches() -> None:
+    seen: list[str] = []
+
+    class Ours(Observer):
+        __module__ = "tracedflow.telemetry"  # only a layer of the package may be asked
+
+        def _skips_step(self, call: StepCall) -> bool:
+            raise Sabotage("asked")
+
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            seen.append("watched")
+            return await call_next(call)
+
+    hears = Hears()
+    assert isinstance(await chain(Ours(), hears).step(step_call()), Work)
+    assert seen == ["watched"]
+    (failed,) = hears.heard
+    assert isinstance(failed, MiddlewareFailed)
+    assert failed.error_type == "Sabotage"
+    assert failed.middleware.endswith("Ours")

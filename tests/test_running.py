@@ -1017,3 +1017,27 @@ async def test_once_in_a_task_that_outlives_its_step_gives_that_task_its_value()
             return StopEvent(result=await tasks[0])
 
     assert await Flow().run() == 3
+
+
+async def test_an_event_that_is_sent_while_its_step_has_no_free_slot_waits_for_one() -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+    seen: list[int] = []
+
+    class Flow(Workflow):
+        @step
+        async def sends(self, ctx: Context, ev: StartEvent) -> Item | None:
+            ctx.send_event(Item(n=1))
+            await begun.wait()
+            ctx.send_event(Item(n=2))
+            assert handler._runner.state.queued == 1
+            go.set()
+
+        @step(num_workers=1)
+        async def works(self, ev: Item) -> StopEvent | None:
+            begun.set()
+            await go.wait()
+            seen.append(ev.n)
+            return StopEvent(result=seen) if ev.n == 2 else None
+
+    handler = Flow().run()
+    assert await handler == [1, 2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -1027,3 +1027,42 @@ def test_an_event_knows_who_sent_it_and_carries_the_trace_of_its_sender() -> Non
     for out, span in ((sent, "span of the sender"), (returned, "span of the step")):
         (envelope,) = [command.envelope for command in out if isinstance(command, st.Routed)]
         assert (envelope.source, envelope.source_step, envelope.headers, envelope.span_context) == (execution, "one", trace, span)
+
+
+def test_of_several_that_wait_for_a_slot_only_the_one_that_gives_up_is_taken_out() -> None:
+    run = begun({A: ("two",)}, slots=2)
+    run.feed(st.Send(run.event(A), run.tick()))
+    run.feed(st.Send(run.event(A), run.tick()))
+    first, second = sorted(run.live)[-2:]
+    waits: list[int] = []
+    for execution in (first, second):
+        run.feed(st.OpenWait(execution, "wait:1", B, run.tick()))
+        waits.append(run.state.seq)
+    for _ in range(2):
+        run.feed(st.Send(run.event(A), run.tick()))  # take the slots
+    third = max(run.live)
+    for _ in range(2):
+        run.feed(st.Send(run.event(B), run.tick()))  # answer both
+    run.forget(second)
+    run.feed(st.AbandonWait(waits[1]))
+    run.live.discard(second)
+    run.feed(st.Complete(second, [], run.tick()))
+    run.live.discard(third)
+    out = run.feed(st.Complete(third, [], run.tick()))
+    assert [(type(command), command.execution) for command in out if isinstance(command, st.Resume)] == [(st.Resume, first)]
+
+
+def test_the_short_ways_leave_nothing_out_of_an_event() -> None:
+    run = begun({A: ("two",), B: ("three",)})
+    execution = the_one(run)
+    trace = {"traceparent": "00"}
+    starts: deque[st.Execution] = deque()
+    sent = st.send(run.state, execution, A(n=1), 1500.0, trace, "span", run.graph, starts)
+    returned = st.complete(run.state, execution, B(n=2), 1501.0, trace, "span", run.graph, starts)
+    for envelope, at, number in ((sent, 1500.0, 1), (returned, 1501.0, 2)):
+        assert envelope is not None
+        assert (envelope.event.n, envelope.at, envelope.source, envelope.source_step) == (number, at, execution.id, "one")  # type: ignore[attr-defined]
+        assert (envelope.headers, envelope.span_context) == (trace, "span")
+    assert [each.step for each in starts] == ["two", "three"]
+    assert st.complete(run.state, starts[0], C(), 1502.0, None, None, run.graph, starts) is None  # nobody takes it: that is not simple
+    assert starts[0].id in run.state.executions

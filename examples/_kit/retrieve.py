@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
+import weakref
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -192,6 +193,8 @@ class WordIndex:
     def __init__(self, chunks: Iterable[Chunk], connection: sqlite3.Connection | None = None) -> None:
         # Steps that are plain functions run in threads of their own; SQLite itself serializes them.
         self._db = connection or sqlite3.connect(":memory:", check_same_thread=False)
+        if connection is None:
+            weakref.finalize(self, self._db.close)  # Python 3.13 warns of one that nobody closed
         columns = "id UNINDEXED, source UNINDEXED, title, text, tokenize='porter'"
         self._db.execute(f"CREATE VIRTUAL TABLE IF NOT EXISTS chunks USING fts5({columns})")
         self._db.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?)", [(c.id, c.source, c.title, c.text) for c in chunks])

@@ -60,6 +60,44 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider.shutdown()
 
 
+# What the documents of LlamaIndex Workflows list: guides, and examples.
+LISTED = [
+    "customizing_entry_exit_points",
+    "drawing",
+    "managing_events",
+    "managing_state",
+    "resources",
+    "retry_steps",
+    "stepwise",
+    "deployment",
+    "workflows_cookbook",
+    "rag",
+    "citation_query_engine",
+    "corrective_rag_pack",
+    "parallel_execution",
+    "react_agent",
+    "function_calling_agent",
+    "from_scratch_code_act_agent",
+    "human_in_the_loop_story_crafting",
+    "reflection",
+    "planning_workflow",
+    "checkpointing_workflows",
+    "advanced_text_to_sql",
+    "jsonalyze_query_engine",
+    "long_rag_pack",
+    "multi_step_query_engine",
+    "multi_strategy_workflow",
+    "router_query_engine",
+    "self_discover_workflow",
+    "sub_question_query_engine",
+]
+
+
+def test_everything_that_the_documents_list_has_an_example() -> None:
+    assert len(LISTED) == 28
+    assert set(LISTED) - set(listing.examples()) == set()
+
+
 def test_every_example_on_the_kit_has_a_case() -> None:
     on_the_kit = {name for name in listing.examples() if re.search(r"^async def play\(", source_of(name), re.MULTILINE)}
     assert on_the_kit == set(ON_THE_KIT)

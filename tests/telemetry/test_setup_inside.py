@@ -175,7 +175,7 @@ async def test_metrics_follow_a_second_setup_and_gauges_keep_their_values(sink: 
             for scope in batch.scope_metrics
             for metric in scope.metrics
         }
-        limits = {point.as_double for point in found["tracedflow.step.concurrency_limit"].sum.data_points}
+        limits = {point.as_double or point.as_int for point in found["tracedflow.step.concurrency_limit"].gauge.data_points}
         counted.append((found["tracedflow.runs"].sum.data_points[0].as_int, max(limits)))
         assert "tracedflow.run.oldest_age" in found
         sink.clear()
