@@ -5,6 +5,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -83,7 +84,8 @@ async def test_each_factory_gets_what_the_one_before_it_made() -> None:
             return 41
 
     def fake() -> Iterator[Loan]:
-        yield Desk(sqlite3.connect(":memory:"))
+        with closing(sqlite3.connect(":memory:")) as connection:
+            yield Desk(connection)
 
     with library.resource_manager.override(loan, next(fake())), library.resource_manager.override(catalogue, Everything()):
         assert await library.run(word="anything") == "anything: yours; 41 left."
