@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from tracedflow import Context, Event, Middleware, Notice, StartEvent, StopEvent, Workflow, WorkflowRuntimeError, step
+from tracedflow import Context, ContextStateError, Event, Middleware, Notice, StartEvent, StopEvent, Workflow, WorkflowRuntimeError, step
 from tracedflow.middleware import JoinWaiting
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_none
 
@@ -307,3 +308,39 @@ async def test_events_of_a_complete_join_count_as_collected() -> None:
     counts = handler.why().events
     assert (counts["A"].sent, counts["A"].consumed, counts["A"].collected) == (2, 2, 1)
     assert (counts["B"].sent, counts["B"].consumed, counts["B"].collected) == (1, 1, 1)
+
+
+async def test_a_thread_that_collects_while_its_step_ends_is_told_so() -> None:
+    posted, refused = threading.Event(), list[BaseException]()
+    loop = asyncio.get_running_loop()
+    post = loop.call_soon_threadsafe
+
+    def watched(*given: Any, **options: Any) -> asyncio.Handle:
+        handle = post(*given, **options)
+        if threading.current_thread().name == "left behind":  # not the loop guard's
+            posted.set()
+        return handle
+
+    class Leaves(Workflow):
+        @step
+        async def work(self, ctx: Context, ev: StartEvent) -> A:
+            def collect() -> None:
+                try:
+                    ctx.collect_events(ev, [StartEvent] * 2)
+                except ContextStateError as error:
+                    refused.append(error)
+
+            loop.call_soon_threadsafe = watched  # type: ignore[method-assign]
+            self.thread = threading.Thread(target=collect, name="left behind")
+            self.thread.start()
+            posted.wait()  # the loop stands still: the step has ended when it takes the call
+            loop.call_soon_threadsafe = post  # type: ignore[method-assign]
+            return A()
+
+        @step
+        async def end(self, ev: A) -> StopEvent:
+            await asyncio.to_thread(self.thread.join)
+            return StopEvent()
+
+    await Leaves().run()
+    assert "was called after step `work` had ended" in str(refused[0])

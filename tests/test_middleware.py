@@ -1070,3 +1070,31 @@ async def test_a_layer_of_ours_that_fails_when_asked_whether_it_skips_is_reporte
     assert isinstance(failed, MiddlewareFailed)
     assert failed.error_type == "Sabotage"
     assert failed.middleware.endswith("Ours")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_a_run_layer_makes_of_the_end_is_how_the_run_ended(fails: bool) -> None:
+    class Turns(Middleware):
+        async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
+            try:
+                await call_next(call)
+            except Boom:
+                return StopEvent(result="saved")
+            raise Boom
+
+    class One(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            if fails:
+                raise Boom
+            return StopEvent(result=1)
+
+    handler = One(middleware=[Turns()]).run()
+    if fails:
+        assert await handler == "saved"
+    else:
+        with pytest.raises(Boom):
+            await handler
+    said = "completed" if fails else "failed"
+    assert handler.why().state == said
+    assert f", {said}>" in repr(handler)

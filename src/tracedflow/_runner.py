@@ -426,6 +426,8 @@ class Runner:
         """Tell everybody how the run ended: the stream first, then whoever awaits it."""
         ending = self.ending or Ending(status="completed" if error is None else "failed", stop=stop, error=error)
         self.ending = ending
+        if (error is None) != (ending.error is None):  # a layer raised after the run had ended, or answered for one that failed
+            ending.status = "completed" if error is None else "failed"
         if error is not None and error is ending.error and ending.trace is not None:
             error.__traceback__ = ending.trace  # without the engine's frames that it came through since
         while self.permits:

@@ -18,7 +18,7 @@ from ._record import write
 from ._results import NOTHING_YET, check_collect, check_wait
 from .context import Context
 from .decorators import StepConfig
-from .errors import StepCancelledError, StepResultError
+from .errors import ContextStateError, StepCancelledError, StepResultError
 from .events import Event
 from .middleware import Cause, StepCall, WaitEnded, WaitStarted
 from .records import Outcome
@@ -344,11 +344,17 @@ class StepScope:
         key = self._key(f"collect:{buffer}", None)
         known, answer = self.recall(key)
         if not known:
-            asked = st.Collect(self.execution.id, key, event, buffer, expected)
-            on_loop(self, self.runner.apply, asked)
+            on_loop(self, self._collect, st.Collect(self.execution.id, key, event, buffer, expected))
             _, answer = self.recall(key)
         self.call.collecting = answer is None
         return cast("list[Event] | None", answer)
+
+    def _collect(self, asked: st.Collect) -> None:
+        if self.ended:  # while a thread that the step left behind was on its way here
+            raise ContextStateError(
+                f"ctx.collect_events was called after step `{self.execution.step}` had ended; await what you start in it"
+            )
+        self.runner.apply(asked)
 
     # --- ending ---
 

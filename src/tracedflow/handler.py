@@ -147,7 +147,8 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
         return f"<{self._told()}, result {reprlib.repr(self.result())}>" if self._has_result else repr(self)
 
     def _told(self) -> str:
-        state = self._runner.state.status.replace("_", " ")
+        runner = self._runner
+        state = (runner.state if runner.ending is None else runner.ending).status.replace("_", " ")
         return f"WorkflowHandler of {self._runner.call.workflow}, run {self.run_id}, {state}"
 
     def _settle(self, last: StopEvent | None, error: BaseException | None, *, hard: bool) -> None:
