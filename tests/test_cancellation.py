@@ -22,7 +22,6 @@ from tracedflow import (
     WorkflowDone,
     WorkflowHandler,
     WorkflowTimeoutError,
-    _live,
     runs,
     step,
 )
@@ -581,8 +580,7 @@ def test_a_loop_that_closes_without_cancelling_closes_the_step_in_its_own_contex
     loop.run_until_complete(main())
     loop.close()
     del loop
-    while runs():
-        _live.unregister(runs()[0]._runner)
+    assert not runs()
     gc.collect()
     assert seen == ["second"]
 

@@ -25,7 +25,6 @@ from tracedflow import (
     Workflow,
     WorkflowCheckpointer,
     WorkflowStalledError,
-    _live,
     _watchdog,
     catch_error,
     runs,
@@ -158,7 +157,8 @@ def test_a_handler_of_a_step_that_there_is_not_has_no_arrow() -> None:
     assert sum(edge.label == "fails" for edge in graph.edges) == 1
 
 
-def test_a_loop_that_is_closed_with_live_runs_is_watched_no_more() -> None:
+@pytest.mark.parametrize("knocked", [True, False], ids=["a knock unanswered", "no knock yet"])
+def test_a_loop_that_is_closed_with_live_runs_is_watched_no_more(knocked: bool) -> None:
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda _, __: None)  # "Task was destroyed but it is pending"
 
@@ -168,11 +168,13 @@ def test_a_loop_that_is_closed_with_live_runs_is_watched_no_more() -> None:
             await asyncio.sleep(0)
 
     loop.run_until_complete(begin())
+    while knocked and _watchdog._watched[id(loop)].knocked_at is None:
+        time.sleep(0.01)
+    assert runs()
     loop.close()
     while id(loop) in _watchdog._watched:
         time.sleep(0.01)
-    while runs():
-        _live.unregister(runs()[0]._runner)
+    assert not runs()
 
 
 def test_what_a_thread_returns_after_nobody_waits_for_it_is_dropped() -> None:

@@ -39,9 +39,9 @@ def register(runner: Runner) -> None:
     with _lock:
         if _draining:
             raise DrainingError(f"{runner.call.workflow} was not started: the process is draining")
-        if runner.run_id in _runs:
-            other = _runs[runner.run_id].call.workflow
-            raise WorkflowStartError(f"run_id {runner.run_id!r} is that of a live run of {other}; use another")
+        other = _runs.get(runner.run_id)
+        if other is not None and not other.loop.is_closed():
+            raise WorkflowStartError(f"run_id {runner.run_id!r} is that of a live run of {other.call.workflow}; use another")
         _runs[runner.run_id] = runner
     _watchdog.watch(runner.loop, runner.thread_id)
     for tell in tuple(watchers):
@@ -51,13 +51,16 @@ def register(runner: Runner) -> None:
 def unregister(runner: Runner) -> None:
     """Remove a run that is over."""
     with _lock:
-        _runs.pop(runner.run_id, None)
+        if _runs.get(runner.run_id) is runner:
+            del _runs[runner.run_id]
     _watchdog.unwatch(runner.loop)
 
 
 def live() -> list[Runner]:
-    """Return the live runs, oldest first."""
+    """Return the live runs, oldest first. One whose loop was closed under it can never end, and is forgotten."""
     with _lock:
+        for run_id in [run_id for run_id, runner in _runs.items() if runner.loop.is_closed()]:
+            del _runs[run_id]
         return list(_runs.values())
 
 
