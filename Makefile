@@ -6,6 +6,7 @@
 .PHONY: help demo test lint format types unit coverage mutants bench backends test-backends clean
 
 VENV := .venv
+BENCH_VENV := .bench-venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -44,7 +45,8 @@ mutants: $(VENV)/.mutants ## change the core in some thousand small ways; fails 
 	@$(PY) -m mutmut export-cicd-stats
 	@$(PY) -m tests.kill_rate
 
-bench: $(VENV)/.runtime ## cost against a bare queue and task; ARGS=--quick for a first look
+bench: $(VENV)/.runtime ## cost against bare asyncio and against the peers; ARGS=--quick for a first look
+	-@$(MAKE) --no-print-directory $(BENCH_VENV)/.peers # without a network what needs it is left out, and said to be
 	$(PY) -m benchmarks $(ARGS)
 
 backends: ## install a real collector, Jaeger, Prometheus and MLflow outside the repository
@@ -54,7 +56,7 @@ test-backends: $(VENV)/.dev ## run real workflows against them; what is not inst
 	$(PY) -m pytest tests/backends $(ARGS)
 
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov mutants build dist
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov mutants build dist
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Several stamps: the demo must not wait for the tools of developers, nor the tests for mutmut.
@@ -85,4 +87,9 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 $(VENV)/.mutants: $(VENV)/.dev
 	$(PIP) -e '.[mutants]'
+	@touch $@
+
+$(BENCH_VENV)/.peers: benchmarks/_peers/requirements.txt | $(VENV)/.created
+	$(PY) -m venv --clear $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e . -r benchmarks/_peers/requirements.txt
 	@touch $@

@@ -1,68 +1,119 @@
-"""`python -m benchmarks`: measures with telemetry off, for the held figures, and with the defaults, and shows both.
+"""`python -m benchmarks`: measures tracedflow against bare asyncio and against its peers, and shows every figure with its limit.
 
-python -m benchmarks                 every figure, nine rounds
-python -m benchmarks --quick         three rounds, for a first look
-python -m benchmarks --only chain    one part
+python -m benchmarks                 every figure, seven rounds; some twelve minutes
+python -m benchmarks --quick         three rounds and no long ones, for a first look
+python -m benchmarks --only chain    one part; may be given several times
 python -m benchmarks --check         exit code 1 when a held figure is missed
+python -m benchmarks --publish       write the tables into docs/performance.md, and a chart for each beside it
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
-import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
+from . import _publish
 from ._imports import import_figures
-from ._report import Figure, table
+from ._processes import BENCH_PYTHON, PEERS, measured
+from ._report import Section, text_table
 
-PARTS = ("chain", "fan-out", "runs", "traced", "memory", "import")
-ONCE = ("traced", "memory")  # they bring their own telemetry, or need none: the second pass would repeat them
-ROUNDS, QUICK_ROUNDS = 9, 3
-_ROOT = Path(__file__).resolve().parent.parent
+ROUNDS, QUICK_ROUNDS = 7, 3
+LONG_PARTS = ("memory", "fairness", "exporting")  # nothing of them is short
+BARE_PARTS = {
+    "chain": "1. A chain, a step",
+    "fan-out": "2. Fan-out and join, an item",
+    "runs": "3. Many short runs at once, a run",
+}
+PARTS = (*BARE_PARTS, "traced", "memory", "import", "fairness", "snapshots", "peers", "uvloop")
 
 
 def main() -> int:
     """Measure, print the tables, and return the exit code."""
     options = _options()
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    parts = options.only or PARTS
-    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, medians of {rounds} interleaved rounds\n", flush=True)
-    held = _measured(parts, rounds, telemetry_off=True)
-    if "import" in parts:
-        held += import_figures(rounds)
-    print(table("telemetry off: held against its limits", held), flush=True)
-    if shown := _measured([part for part in parts if part not in ONCE], rounds, telemetry_off=False):
-        print("\n" + table("defaults: no provider set, metrics on", shown))
-    missed = [figure.name for figure in held if figure.is_missed]
-    print(f"\n{len(missed)} missed: {', '.join(missed)}" if missed else "\nall held")
+    about = f"Python {platform.python_version()}, {os.cpu_count()} CPUs, medians of {rounds} interleaved rounds"
+    print(f"{about}; ratios of processor time, `wall` by the clock\n", flush=True)
+    sections = []
+    for section in _sections(options.only or PARTS, rounds, quick=options.quick):
+        print(text_table(section), end="\n\n", flush=True)
+        sections.append(section)
+    if options.publish:
+        _publish.publish(sections, rounds)
+    missed = [f"{figure.name} ({section.title})" for section in sections for figure in section.figures if figure.is_missed]
+    print("\n  ".join([f"{len(missed)} missed:", *missed]) if missed else "all held")
     return 1 if missed and options.check else 0
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What tracedflow costs against bare asyncio.")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What tracedflow costs, against bare asyncio and its peers.")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}, and no part that takes minutes")
     parser.add_argument("--check", action="store_true", help="exit code 1 when a held figure is missed")
+    parser.add_argument("--publish", action="store_true", help="write docs/performance.md and its charts")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this part; may be given several times")
     return parser.parse_args()
 
 
-def _measured(parts: Sequence[str], rounds: int, *, telemetry_off: bool) -> list[Figure]:
-    """Measure in a process of its own: what telemetry a process has is settled when it first runs a workflow."""
-    parts = [part for part in parts if part != "import"]
-    if not parts:
-        return []
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TRACEDFLOW_", "OTEL_"))}
-    environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])
-    if telemetry_off:
-        environment["TRACEDFLOW_TELEMETRY"] = "off"
-    command = [sys.executable, "-m", "benchmarks._pass", str(rounds), "held" if telemetry_off else "shown", *parts]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return [Figure(**figure) for figure in json.loads(done.stdout)]
+def _sections(parts: Sequence[str], rounds: int, *, quick: bool) -> Iterator[Section]:
+    make: dict[str, Callable[[], Iterator[Section]]] = {
+        "traced": lambda: _once("traced", "4. Everything on", rounds, quick=quick),
+        "memory": lambda: _memory(rounds, quick=quick),
+        "import": lambda: iter([Section(part="import", title="6. Import, processor time", figures=import_figures(rounds))]),
+        "fairness": lambda: _fairness(rounds),
+        "snapshots": lambda: _once("snapshots", "8. Snapshot and resume", rounds, quick=quick),
+        "peers": lambda: _peers(rounds),
+        "uvloop": lambda: _uvloop(rounds),
+    }
+    for part in parts:
+        if quick and part in LONG_PARTS:
+            yield Section(part=part, title=part, notes=["left out by --quick"])
+        elif part in BARE_PARTS:
+            yield from _off_and_defaults(part, BARE_PARTS[part], rounds, quick=quick)
+        else:
+            yield from make[part]()
+
+
+def _command(parts: str, rounds: int, *, quick: bool = False, loop: str = "asyncio") -> list[str]:
+    return ["benchmarks._pass", str(rounds), "quick" if quick else "all", loop, *parts.split()]
+
+
+def _off_and_defaults(part: str, title: str, rounds: int, *, quick: bool = False) -> Iterator[Section]:
+    command = _command(part, rounds, quick=quick)
+    yield measured(Section(part=part, title=f"{title}, telemetry off"), command, telemetry_off=True)
+    yield measured(Section(part=part, title=f"{title}, telemetry by default: no provider set, metrics on"), command)
+
+
+def _once(part: str, title: str, rounds: int, *, quick: bool) -> Iterator[Section]:
+    """Measure what brings its own telemetry, or needs none."""
+    yield measured(Section(part=part, title=title), _command(part, rounds, quick=quick), telemetry_off=True)
+
+
+def _memory(rounds: int, *, quick: bool) -> Iterator[Section]:
+    yield measured(Section(part="memory", title="5. Memory, telemetry off"), _command("memory", rounds, quick=quick), telemetry_off=True)
+    yield measured(Section(part="memory", title="5. Memory, telemetry by default"), _command("parked", rounds, quick=quick))
+
+
+def _fairness(rounds: int) -> Iterator[Section]:
+    yield from _off_and_defaults("fairness", "7. Fairness, by the clock", rounds)
+    exporting = Section(part="exporting", title="7. Fairness, by the clock, while spans are exported")
+    yield measured(exporting, _command("exporting", rounds), python=BENCH_PYTHON)
+
+
+def _peers(rounds: int) -> Iterator[Section]:
+    for module, name in PEERS.items():
+        section = Section(part="peers", title=f"Against {name}: how many times as long it takes")
+        yield measured(section, ["benchmarks._peers.duel", module, str(min(rounds, 5))], python=BENCH_PYTHON)
+
+
+def _uvloop(rounds: int) -> Iterator[Section]:
+    section = Section(part="uvloop", title="On uvloop, against bare code on uvloop, telemetry off")
+    command = _command("chain fan-out runs", min(rounds, 5), quick=True, loop="uvloop")
+    measured(section, command, python=BENCH_PYTHON, telemetry_off=True)
+    section.figures = [replace(figure, limit=None) for figure in section.figures]  # the limits are those of the loop that all have
+    yield section
 
 
 if __name__ == "__main__":

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, step
 
-from ._measure import Contest
+from ._measure import Contest, Rounds, median_ratio
+from ._report import Figure, against_bare
 
-SIZES = (100, 1_000, 10_000)
-MANY_WORKERS = 100_000  # more than any fan-out here has items: no item waits for a slot
+SIZES = (100, 1_000, 10_000, 100_000)
+FLAT_SIZES = (100, 10_000)  # at 100,000 the bare loop itself costs more an item, for what the collector has to look at
+LIMIT = 2.0  # x bare
+GROWTH_LIMIT = 1.3  # an item of 10,000 against an item of 100
+MANY_WORKERS = 100_000  # as many as the widest fan-out here has items: no item waits for a slot
 
 
 class Spread(StartEvent):
@@ -55,8 +61,28 @@ class FanOut(Workflow):
         return None if found is None else StopEvent(result=len(found))
 
 
+class ListFanOut(Workflow):
+    """The same by a list that is returned and a list that is taken."""
+
+    @step
+    async def spread(self, ev: Spread) -> list[Item]:
+        """Return every item."""
+        return [Item(number=number) for number in range(ev.count)]
+
+    @step
+    async def work(self, ev: Item) -> Done:
+        """Suspend once, as a step that calls something does."""
+        await asyncio.sleep(0)
+        return Done(number=ev.number)
+
+    @step
+    async def join(self, found: list[Done]) -> StopEvent:
+        """End the run when every item is there."""
+        return StopEvent(result=len(found))
+
+
 class WideFanOut(FanOut):
-    """The same with a worker for every item."""
+    """Joins by `collect_events`, with a worker for every item."""
 
     @step(num_workers=MANY_WORKERS)
     async def work(self, ev: Item) -> Done:
@@ -86,23 +112,53 @@ def contest_name(kind: str, size: int) -> str:
     return f"fan-out, {kind}, {size:,}"
 
 
-KINDS: dict[str, type[FanOut]] = {"default workers": FanOut, "a worker each": WideFanOut}
+KINDS: dict[str, type[Workflow]] = {"collect_events": FanOut, "list[E]": ListFanOut, "a worker each": WideFanOut}
 
 
-def fan_out_contests() -> list[Contest]:
+def fan_out_contests(sizes: Sequence[int] = SIZES) -> list[Contest]:
     """Return every kind in every size; the small ones are repeated, so that each turn handles about as many items."""
-    return [_contest(kind, size) for kind in KINDS for size in SIZES]
+    return [fan_out_contest(kind, size) for kind in KINDS for size in sizes]
 
 
-def _contest(kind: str, size: int) -> Contest:
-    flow = KINDS[kind](timeout=None)
-    flow.expected = [Done] * size
-
-    async def ours() -> None:
-        joined = await flow.run(start_event=Spread(count=size))
-        assert joined == size, f"{joined} of {size} items were joined"
+def fan_out_contest(kind: str, size: int) -> Contest:
+    """Return one kind in one size."""
 
     async def bare() -> None:
         await bare_fan_out(size)
 
-    return Contest(name=contest_name(kind, size), items=size, ours=ours, bare=bare, repeats=max(SIZES) // size // 2 or 1)
+    repeats = max(FLAT_SIZES) // size // 2 or 1
+    is_long = size > max(FLAT_SIZES)
+    ours = fan_out_of(kind, size)
+    return Contest(name=contest_name(kind, size), items=size, ours=ours, other=bare, repeats=repeats, is_long=is_long)
+
+
+def fan_out_of(kind: str, size: int, **options: Any) -> Callable[[], Awaitable[None]]:
+    """Return what fans out once; the options are those of the workflow."""
+    flow = KINDS[kind](timeout=None, **options)
+    if isinstance(flow, FanOut):
+        flow.expected = [Done] * size
+
+    async def fan_out() -> None:
+        joined = await flow.run(start_event=Spread(count=size))
+        assert joined == size, f"{joined} of {size} items were joined"
+
+    return fan_out
+
+
+def fan_out_figures(measured: dict[str, Rounds]) -> list[Figure]:
+    """Return every ratio, and for each kind whether an item of many costs more than one of few."""
+    kinds = [(kind, {size: measured[contest_name(kind, size)] for size in SIZES if contest_name(kind, size) in measured}) for kind in KINDS]
+    figures = [against_bare(contest_name(kind, size), found, LIMIT) for kind, sizes in kinds for size, found in sizes.items()]
+    return figures + [_growth(kind, sizes) for kind, sizes in kinds]
+
+
+def _growth(kind: str, measured: dict[int, Rounds]) -> Figure:
+    few, many = ([turn.cpu for turn in measured[size].ours] for size in FLAT_SIZES)
+    return Figure(
+        name=f"fan-out, {kind}, an item of {max(FLAT_SIZES):,}",
+        value=median_ratio(many, few),
+        unit=f"x one of {min(FLAT_SIZES)}",
+        limit=GROWTH_LIMIT,
+        ours=min(many) * 1e6,
+        other=min(few) * 1e6,
+    )

@@ -1,59 +1,83 @@
-"""One process of the benchmark: measures with the telemetry that its environment asks for, and prints figures as JSON."""
+"""One process of the suite: measures parts with the telemetry that its environment asks for, and prints figures as JSON.
+
+python -m benchmarks._pass ROUNDS all|quick asyncio|uvloop PART...
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib import import_module
 
+from ._chain import LIMIT as CHAIN_LIMIT
 from ._chain import chain_contest
-from ._fanout import KINDS, SIZES, contest_name, fan_out_contests
-from ._measure import Contest, Rounds, interleave, median_ratio
-from ._memory import memory_growth
+from ._fairness import fairness_figures
+from ._fanout import FLAT_SIZES, SIZES, fan_out_contests, fan_out_figures
+from ._measure import Contest, interleave
+from ._memory import memory_figures, parked_figure
 from ._report import Figure, against_bare
-from ._runs import runs_contest
+from ._runs import MANY_RUNS, RUNS, completed, runs_contests, runs_figures
+from ._snapshots import snapshot_figures
 from ._traced import LIMIT as TRACED_LIMIT
 from ._traced import cost_figures, traced_contest
 
-CHAIN_LIMIT = 2.0  # x bare
-GROWTH_LIMIT = 1.3  # an item of 10,000 against an item of 100
-MEMORY_LIMIT = 5.0  # MB
 
-
-async def _figures(parts: Sequence[str], rounds: int, *, held: bool) -> list[Figure]:
-    contests: list[Contest] = []
-    if "chain" in parts:
-        contests.append(chain_contest())
-    if "fan-out" in parts:
-        contests += fan_out_contests()
-    if "runs" in parts:
-        contests.append(runs_contest())
-    if "traced" in parts:
-        contests.append(traced_contest())
-    measured = await interleave(contests, rounds)
-    limits = {"chain": CHAIN_LIMIT, "chain, everything on": TRACED_LIMIT} if held else {}
-    figures = [against_bare(name, found, limits.get(name)) for name, found in measured.items()]
-    if "traced" in parts:
-        figures += await cost_figures(rounds, held=held)
-    if "fan-out" in parts:
-        figures += [_growth(kind, measured, held=held) for kind in KINDS]
-    if "memory" in parts:
-        growth = await memory_growth()
-        figures.append(Figure(name="memory after 100,000 events", value=growth, unit="MB", limit=MEMORY_LIMIT if held else None))
+async def _figures(parts: Sequence[str], rounds: int, *, quick: bool) -> list[Figure]:
+    figures: list[Figure] = []
+    for part in parts:
+        figures += await _figures_of(part, rounds, quick=quick)
     return figures
 
 
-def _growth(kind: str, measured: dict[str, Rounds], *, held: bool) -> Figure:
-    large, small = (measured[contest_name(kind, size)].ours for size in (max(SIZES), min(SIZES)))
-    limit = GROWTH_LIMIT if held else None
-    return Figure(name=f"fan-out, {kind}, an item of 10,000", value=median_ratio(large, small), unit="x one of 100", limit=limit)
+async def _figures_of(part: str, rounds: int, *, quick: bool) -> list[Figure]:
+    match part:
+        case "chain":
+            return await _against_bare(chain_contest(), rounds, CHAIN_LIMIT)
+        case "fan-out":
+            sizes = [size for size in SIZES if not quick or size <= max(FLAT_SIZES)]
+            return fan_out_figures(await interleave(fan_out_contests(sizes), rounds))
+        case "runs":
+            figures = runs_figures(await interleave(runs_contests((RUNS,) if quick else (RUNS, MANY_RUNS)), rounds))
+            return figures if quick else [*figures, await completed(MANY_RUNS)]
+        case "traced":
+            return [*await _against_bare(traced_contest(), rounds, TRACED_LIMIT), *await cost_figures(rounds)]
+        case "memory":
+            return await memory_figures(quick=quick)
+        case "parked":
+            return await parked_figure()
+        case "fairness":
+            return await fairness_figures()
+        case "exporting":
+            from ._exporting import exporting_figures  # its exporter is in the environment of the peers only
+
+            return await exporting_figures()
+        case "snapshots":
+            return await snapshot_figures(rounds, quick=quick)
+        case _:
+            raise ValueError(f"there is no part {part!r}")
 
 
-def main(rounds: str, held: str, *parts: str) -> None:
+async def _against_bare(contest: Contest, rounds: int, limit: float) -> list[Figure]:
+    measured = await interleave([contest], rounds)
+    return [against_bare(name, found, limit) for name, found in measured.items()]
+
+
+def _factory_of(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if loop == "asyncio":
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = import_module(loop).new_event_loop
+    return factory
+
+
+def main(rounds: str, extent: str, loop: str, *parts: str) -> None:
     """Measure the parts and print the figures; every argument is a string of the command line."""
-    figures = asyncio.run(_figures(parts, int(rounds), held=held == "held"))
+    logging.disable(logging.WARNING)  # the loop guard says rightly that a collection of garbage blocks the loop
+    with asyncio.Runner(loop_factory=_factory_of(loop)) as runner:
+        figures = runner.run(_figures(parts, int(rounds), quick=extent == "quick"))
     print(json.dumps([asdict(figure) for figure in figures]))
 
 

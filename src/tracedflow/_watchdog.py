@@ -83,9 +83,14 @@ def unwatch(loop: asyncio.AbstractEventLoop) -> None:
             return
         found.runs -= 1
         if found.runs <= 0:
-            del _watched[id(loop)]
-        if not _watched:
-            _wake.clear()
+            _forget(loop)
+
+
+def _forget(loop: asyncio.AbstractEventLoop) -> None:
+    """Stop guarding a loop. Call it with the lock held."""
+    _watched.pop(id(loop), None)
+    if not _watched:
+        _wake.clear()
 
 
 def settle(scope: StepScope) -> None:
@@ -107,15 +112,13 @@ def _guard() -> None:
 
 
 def _look(watched: _Watched) -> None:
-    if watched.loop.is_closed():
-        _forget(watched)
-        return
-    if watched.knocked_at is None:
+    if watched.knocked_at is None or watched.loop.is_closed():
         watched.knocked_at = time.monotonic()
         try:
             watched.loop.call_soon_threadsafe(watched.answer)
-        except RuntimeError:  # it was closed just now
-            _forget(watched)
+        except RuntimeError:  # the loop was closed with live runs: nobody will tell that they are over
+            with _lock:
+                _forget(watched.loop)
         return
     scope, location = _culprit(sys._current_frames().get(watched.thread_id))
     suspect, watched.suspect = watched.suspect, scope or location
@@ -125,14 +128,6 @@ def _look(watched: _Watched) -> None:
     if blocked >= BLOCKED_AFTER and blocked >= watched.said_after:
         watched.said_after = blocked * _SAID_AGAIN_AFTER
         _say(watched, scope, location, blocked)
-
-
-def _forget(watched: _Watched) -> None:
-    """The loop was closed with live runs: nobody will tell that they are over."""
-    with _lock:
-        _watched.pop(id(watched.loop), None)
-        if not _watched:
-            _wake.clear()
 
 
 def _say(watched: _Watched, scope: StepScope | None, location: str, blocked: float) -> None:

@@ -198,7 +198,7 @@ def test_a_terminal_gets_colours_and_no_line_is_wider_than_it(monkeypatch: pytes
     text = out.getvalue()
     assert "\x1b[1;31m" in text
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    assert max(len(line.rstrip()) for line in plain.splitlines()) <= 60
+    assert max(len(line.rstrip()) for line in plain.splitlines()) <= 60, plain
     assert "rich" in sys.modules
     assert os.environ["COLUMNS"] == "60"
 
