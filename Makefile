@@ -59,7 +59,8 @@ clean: ## remove the environment and everything that was built
 	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov mutants build dist
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Several stamps: the demo must not wait for the tools of developers, nor the tests for mutmut.
+# Several stamps: the demo must not wait for the tools of developers, nor the tests for mutmut. It brings the command line and
+# what single examples need, so that after it every command of the README works.
 $(VENV)/.created:
 	@chosen=; \
 	for candidate in $(CANDIDATES); do \
@@ -78,7 +79,7 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/.created pyproject.toml
-	$(PIP) -e .
+	$(PIP) -e '.[cli,examples]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

@@ -97,8 +97,8 @@ def _memory(rounds: int, *, quick: bool) -> Iterator[Section]:
 
 
 def _fairness(rounds: int) -> Iterator[Section]:
-    yield from _off_and_defaults("fairness", "7. Fairness, by the clock", rounds)
-    exporting = Section(part="exporting", title="7. Fairness, by the clock, while spans are exported")
+    yield from _off_and_defaults("fairness", "7. Fairness: p99 delay of a 10 ms timer, by the clock", rounds)
+    exporting = Section(part="exporting", title="7. Fairness: the same beside 1,000 exported spans a second")
     yield measured(exporting, _command("exporting", rounds), python=BENCH_PYTHON)
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-LONG_ROUNDS = 3  # of a contest whose turn takes seconds: more would not tell more
+LONG_ROUNDS = 2  # of a contest whose turn takes seconds: more would not tell more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

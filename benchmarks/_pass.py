@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -50,7 +51,7 @@ async def _figures_of(part: str, rounds: int, *, quick: bool) -> list[Figure]:
         case "parked":
             return await parked_figure()
         case "fairness":
-            return await fairness_figures()
+            return await fairness_figures(with_settings="TRACEDFLOW_TELEMETRY" in os.environ)
         case "exporting":
             from ._exporting import exporting_figures  # its exporter is in the environment of the peers only
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ._measure import Rounds
 
@@ -50,25 +49,20 @@ class Section:
 
 def against_bare(name: str, rounds: Rounds, limit: float | None = None) -> Figure:
     """Return the ratio of ours to bare, with the best microseconds per item of each beside it."""
-    return Figure(name=name, value=rounds.ratio, unit="x bare", limit=limit, wall=rounds.wall_ratio, **best_of(rounds))
+    ours, other = best_of(rounds)
+    return Figure(name=name, value=rounds.ratio, unit="x bare", limit=limit, wall=rounds.wall_ratio, ours=ours, other=other)
 
 
 def against_peer(name: str, rounds: Rounds, limit: float | None = None) -> Figure:
     """Return how many times as long the peer takes, with the best microseconds per item of each beside it."""
-    return Figure(
-        name=name,
-        value=1 / rounds.ratio,
-        unit="x ours",
-        limit=limit,
-        at_least=True,
-        wall=1 / rounds.wall_ratio,
-        **best_of(rounds),
-    )
+    ours, other = best_of(rounds)
+    times, wall = 1 / rounds.ratio, 1 / rounds.wall_ratio
+    return Figure(name=name, value=times, unit="x ours", limit=limit, at_least=True, wall=wall, ours=ours, other=other)
 
 
-def best_of(rounds: Rounds) -> dict[Literal["ours", "other"], float]:
+def best_of(rounds: Rounds) -> tuple[float, float]:
     """Return the least microseconds of processor time per item that each side took."""
-    return {"ours": min(turn.cpu for turn in rounds.ours) * 1e6, "other": min(turn.cpu for turn in rounds.other) * 1e6}
+    return min(turn.cpu for turn in rounds.ours) * 1e6, min(turn.cpu for turn in rounds.other) * 1e6
 
 
 COLUMNS = ("figure", "tracedflow", "other", "median", "wall", "limit", "")

@@ -6,7 +6,9 @@ stderr, as always.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import os
 import re
 import sys
 import time
@@ -21,6 +23,7 @@ from prometheus_client import REGISTRY, generate_latest
 from examples import folder_digest
 from examples._kit.model import introduce
 from examples._kit.screen import heading, show_waterfall
+from examples._kit.terminal import ended_quietly
 from examples.joke_flow import JokeFlow, joke_flow, llm
 
 # The lines that are shown; the others are counted.
@@ -87,8 +90,14 @@ def main() -> InMemorySpanExporter:
     show_metrics()
     spans = exporter.get_finished_spans()
     traces = {span.context.trace_id for span in spans}
-    print(f"\n{len(spans):,} spans in {len(traces)} traces, {time.perf_counter() - began:.1f} s. Next: python -m examples")
+    print(f"\n{len(spans):,} spans in {len(traces)} traces, {time.perf_counter() - began:.1f} s. Next: {_python()} -m examples")
     return exporter
+
+
+def _python() -> str:
+    """Return how to call the Python that runs this: as it was found, which for `make demo` is the one of its environment."""
+    found = os.path.relpath(sys.executable)
+    return sys.executable if found.startswith(os.pardir) else found
 
 
 async def _show_runs() -> None:
@@ -96,5 +105,12 @@ async def _show_runs() -> None:
     await show_digest()
 
 
-if __name__ == "__main__":
+def program() -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=(__doc__ or "").partition("\n")[0])
+    parser.parse_args()
     main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(ended_quietly(program))

@@ -38,6 +38,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from examples._kit.cli import Stage, WrongInputError, run_example
+from examples._kit.flags import refuse
 from examples._kit.http_client import ask, asked, follow
 from examples.managing_events import NumberPrompt, Progress
 from examples.stepwise import Notice
@@ -54,7 +55,7 @@ try:
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Mount, Route
 except ImportError as error:
-    raise SystemExit(f"The example `deployment` needs a web framework ({error}): pip install 'tracedflow[examples]'") from None
+    refuse(f"The example `deployment` needs a web framework ({error}): {sys.executable} -m pip install 'tracedflow[examples]'")
 
 QUESTION = "boats for the island leave at seven"  # what the client's run is about
 

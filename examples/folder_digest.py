@@ -35,7 +35,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from examples._kit.cli import Stage, WrongInputError, run_example
+from examples._kit.cli import Stage, WrongInputError, run_example, some_text
 from examples._kit.screen import show_waterfall
 from tracedflow import Context, Event, StartEvent, StepTimeoutError, StopEvent, Workflow, WorkflowHandler, step
 from tracedflow.retry_policy import retry_if_exception_type, retry_policy, stop_after_attempt, wait_exponential, wait_none
@@ -198,8 +198,8 @@ def with_workers(workers: int) -> type[FolderDigest]:
 
 
 def _files_below(folder: Path, skipped: Sequence[str]) -> Iterator[str]:
-    if not folder.is_dir():
-        raise NothingToDigestError(f"{folder} is not a folder." if folder.exists() else f"{folder} does not exist.")
+    if not os.path.isdir(folder):  # false also for a name that no file can have
+        raise NothingToDigestError(f"{folder} is not a folder." if os.path.exists(folder) else f"{folder} does not exist.")
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in skipped]
         yield from (os.path.join(parent, name) for name in names)
@@ -353,7 +353,7 @@ async def play(stage: Stage) -> str:
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", metavar="DIR", help="default: the standard library of this Python")
+    parser.add_argument("folder", nargs="?", type=some_text, metavar="DIR", help="default: the standard library of this Python")
     parser.add_argument("--workers", type=_workers, default=WORKERS, metavar="N", help=f"files read at once (default {WORKERS})")
     parser.add_argument("--index", default=os.devnull, metavar="FILE", help="where the index goes (default: nowhere)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")

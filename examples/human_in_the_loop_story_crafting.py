@@ -28,6 +28,7 @@ from pydantic import BaseModel, Field
 
 from examples._kit.cli import NotFoundError, Stage, WrongInputError, output_file, run_example
 from examples._kit.model import Model
+from examples._kit.terminal import at_a_terminal
 from examples.stepwise import typed
 from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 from tracedflow.errors import ContextSerdeError
@@ -178,7 +179,7 @@ async def play(stage: Stage) -> Story | str:
 
     workflow = StoryWorkflow(stage.model, timeout=None)  # a person may think as long as they like
     if arguments.resume is None:
-        handler = workflow.run(hero=_hero(stage), world=_world(stage.data / "story.json"))
+        handler = workflow.run(hero=stage.question.strip(), world=_world(stage.data / "story.json"))
     else:
         handler = workflow.run(ctx=_laid_aside(workflow, arguments.resume))
     try:
@@ -205,12 +206,6 @@ def _show(question: StoryPrompt) -> None:
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _hero(stage: Stage) -> str:
-    if not stage.question.strip():
-        raise WrongInputError("a story needs a hero")
-    return stage.question.strip()
-
-
 def _world(path: Path) -> str:
     try:
         return json.dumps(json.loads(path.read_text(encoding="utf-8")))
@@ -227,7 +222,7 @@ def _laid_aside(workflow: StoryWorkflow, path: Path) -> Context:
 
 def flags(parser: ArgumentParser) -> None:
     parser.add_argument("--choices", type=lambda text: text.split(","), metavar="2,1,3", help="what to choose, without asking")
-    parser.add_argument("--ask", action="store_true", default=sys.stdin.isatty(), help="ask, also without a terminal")
+    parser.add_argument("--ask", action="store_true", default=at_a_terminal(), help="ask, also without a terminal")
     parser.add_argument("--pause-to", type=output_file, metavar="FILE", help="after --choices, or at `p`, lay the story aside in this file")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="go on with the story in this file")
 

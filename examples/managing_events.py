@@ -35,7 +35,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from examples._kit.cli import Stage, WrongInputError, run_example
+from examples._kit.cli import Stage, run_example
 from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, WorkflowHandler, step
 
 QUESTION = "boats for the island leave at seven"
@@ -163,8 +163,6 @@ class NumberPrompt(Workflow):
 async def play(stage: Stage) -> str:
     """Run the four; answer the last one's questions with those that were given, in turn, and then with 1."""
     text = stage.question
-    if not text.strip():
-        raise WrongInputError("the text needs a word at least")
     synthesis = await stage.run(Synthesis(), text=text)
     length = await stage.run(Gather(), text=text)
     progress = Progress().run(text=text)

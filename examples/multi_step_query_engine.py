@@ -163,8 +163,6 @@ def numbered(passages: Sequence[Chunk]) -> str:
 
 
 async def play(stage: Stage) -> MultiStepAnswer:
-    if not stage.question.strip():
-        raise WrongInputError("the question is empty")
     if (num_steps := getattr(stage.arguments, "num_steps", NUM_STEPS)) < 1:
         raise WrongInputError("--num-steps has to be at least 1")
     index = HybridIndex(read_folder(stage.data / "handbook"))

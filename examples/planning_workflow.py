@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
-from examples._kit.cli import NotFoundError, Stage, WrongInputError, run_example
+from examples._kit.cli import NotFoundError, Stage, run_example
 from examples._kit.model import Model
 from examples._kit.tools import Tool, ToolError, budget_tools, tool_named
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, step
@@ -194,8 +194,6 @@ class QueryPlanningWorkflow(Workflow):
 
 
 async def play(stage: Stage) -> PlanAnswer:
-    if not stage.question.strip():
-        raise WrongInputError("the question is empty")
     workflow = QueryPlanningWorkflow(stage.model, budget_tools(stage.data), timeout=120)
     answer: PlanAnswer = await stage.run(workflow, query=stage.question)
     if "NOT FOUND" in answer.text:

@@ -28,7 +28,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from examples._kit.cli import NotFoundError, Stage, WrongInputError, run_example
+from examples._kit.cli import NotFoundError, Stage, run_example, some_text
 from examples._kit.model import Message, Model, ToolCall, assistant, system, user
 from examples._kit.tools import Tool, ToolError, handbook_tools, tool_named
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, step
@@ -191,8 +191,6 @@ async def play(stage: Stage) -> AgentAnswer:
     agent = ReActAgent(stage.model, handbook_tools(stage.data), timeout=120)
     ctx: Context[AgentState] = Context(agent)
     for question in (stage.question, *getattr(stage.arguments, "then", ())):
-        if not question.strip():
-            raise WrongInputError("the question is empty")
         answer: AgentAnswer = await stage.run(agent, input=question, ctx=ctx)
         if not answer.finished or "NOT FOUND" in answer.response:
             raise NotFoundError(question if answer.finished else answer.response)
@@ -200,7 +198,7 @@ async def play(stage: Stage) -> AgentAnswer:
 
 
 def talk_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("--then", action="append", default=[], metavar="QUESTION", help="what is asked next, in the same talk")
+    parser.add_argument("--then", action="append", type=some_text, default=[], metavar="QUESTION", help="asked next, in the same talk")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

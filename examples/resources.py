@@ -27,7 +27,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from examples._kit.cli import Stage, run_example
+from examples._kit.cli import Stage, run_example, some_text
 from tracedflow import Event, Limit, StartEvent, StopEvent, Workflow, step
 from tracedflow.resource import Resource, ResourceConfig
 
@@ -149,7 +149,7 @@ async def play(stage: Stage) -> str:
 
 def flags(parser: ArgumentParser) -> None:
     wished = ["tides", "tides", "tides", "keeper", "fog"]
-    parser.add_argument("words", nargs="*", metavar="WORD", default=wished, help="a word of the title of each book wished for")
+    parser.add_argument("words", nargs="*", type=some_text, metavar="WORD", default=wished, help="of the title of each book wished for")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from examples._kit.cli import NotFoundError, Stage, WrongInputError, run_example
+from examples._kit.cli import NotFoundError, Stage, run_example
 from examples._kit.model import Model
 from tracedflow import Event, StartEvent, StopEvent, Workflow, step
 
@@ -152,8 +152,6 @@ class SelfDiscoverWorkflow(Workflow):
 
 
 async def play(stage: Stage) -> Solution:
-    if not stage.question.strip():
-        raise WrongInputError("the task is empty")
     solution: Solution = await stage.run(SelfDiscoverWorkflow(stage.model, timeout=120), task=stage.question)
     if "NOT FOUND" in solution.text:
         raise NotFoundError(stage.question)

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from examples._kit.cli import NotFoundError, Stage, run_example
+from examples._kit.terminal import at_a_terminal
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowCancelledByUser, WorkflowHandler, step
 
 QUESTION = "the evening boat leaves from the old pier"  # what is to be shortened
@@ -132,7 +133,7 @@ async def go_on(question: str) -> str:
 
 def flags(parser: ArgumentParser) -> None:
     parser.add_argument("--room", type=int, default=25, metavar="N", help="letters that fit on the board (default 25)")
-    parser.add_argument("--ask", action="store_true", default=sys.stdin.isatty(), help="ask at each step, also without a terminal")
+    parser.add_argument("--ask", action="store_true", default=at_a_terminal(), help="ask at each step, also without a terminal")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

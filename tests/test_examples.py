@@ -68,7 +68,7 @@ def test_a_missing_extra_is_said_in_one_sentence() -> None:
     start = "from examples.joke_flow import main; main([])"
     named = {models.BASE_URL: "http://127.0.0.1:1/v1", models.API_KEY: "secret-key", models.MODEL: "small"}
     ended = run_python("-c", hide + start, **named)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "pip install openai" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "secret-key" not in ended.stderr + ended.stdout

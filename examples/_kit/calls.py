@@ -38,6 +38,14 @@ class ModelUnavailableError(ConnectionError):
         self.status, self.retry_after = status, retry_after
 
 
+class ModelRefusedError(Exception):
+    """A server does not answer, and will not later either: the key is wrong, it has no such model, it does not speak the protocol."""
+
+    def __init__(self, problem: str, status: int | None = None) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
 class NoSchemaSupportError(Exception):
     """A server does not take a JSON schema; a prompt has to ask for it."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import sys
@@ -31,10 +32,26 @@ from tracedflow import (
     telemetry,
 )
 from tracedflow.drawing import draw_most_recent_execution_mermaid, draw_most_recent_execution_svg
+from tracedflow.errors import WorkflowTimeoutError
 from tracedflow.events import StepState, StepStateChanged
 
-from .model import Model, ModelUnavailableError, ScriptedModel, choose_model, introduce
+from .flags import drawing_file, output_file, port_number, refuse, some_text
+from .model import Model, ModelRefusedError, ModelUnavailableError, ScriptedModel, StructuredOutputError, choose_model, introduce
 from .search import SearchUnavailableError
+from .terminal import INTERRUPTED, NO_READER, drop_closed_pipes, ended_quietly
+
+__all__ = [
+    "CORPUS",
+    "Answer",
+    "NotFoundError",
+    "Play",
+    "Stage",
+    "WrongInputError",
+    "as_text",
+    "output_file",
+    "run_example",
+    "some_text",
+]
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -140,7 +157,8 @@ def run_example(
 ) -> int:
     """Run an example as its flags say; return the status of the process.
 
-    It is 0, or 1 if the model did not answer, 2 for a wrong call, 3 if the answer is not in the data.
+    It is 0, or 1 if the model did not answer, 2 for a wrong call, 3 if the answer is not in the data; 130 after Ctrl-C, and 141
+    if nobody read the result.
 
     Args:
         play: what the example does; what it returns is printed.
@@ -150,11 +168,29 @@ def run_example(
         flags: adds flags of the example's own.
         needs_model: whether it asks a model; if not, there is no `--model`, and the first line says so.
     """
+    return ended_quietly(lambda: _run(play, doc, question, argv, flags, needs_model))
+
+
+def _run(
+    play: Play,
+    doc: str | None,
+    question: str | None,
+    argv: Sequence[str] | None,
+    flags: Callable[[argparse.ArgumentParser], None] | None,
+    needs_model: bool,
+) -> int:
     name = Path(sys.modules[play.__module__].__file__ or "example").stem
-    parser = argparse.ArgumentParser(prog=f"python -m examples.{name}", description=(doc or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m examples.{name}",
+        description=(doc or "").partition("\n")[0],
+        epilog="The result goes to stdout, everything else to stderr. Status: 0, or 1 no model answers, 2 a wrong call, 3 not in the data.",
+    )
     arguments = _arguments(parser, question, argv, flags, needs_model)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows few letters is no reason to fail
     if arguments.verbose:
         os.environ["TRACEDFLOW_VERBOSE"] = "1"
+    port = _serve_metrics(arguments.metrics_port)
     _start_tracing(arguments.trace)
     model = choose_model(name=arguments.model) if needs_model else ScriptedModel()
     stage = Stage(model, arguments.data, getattr(arguments, "question", None) or "", arguments)
@@ -162,11 +198,10 @@ def run_example(
         introduce(model, sys.stderr)
     else:
         print("Model: none is needed", file=sys.stderr, flush=True)
-    port = _serve_metrics(arguments.metrics_port)
     with trace.get_tracer("tracedflow.examples").start_as_current_span(f"example {name}") as span:
         status = _play(play, stage)
         trace_id = f"{span.get_span_context().trace_id:032x}"
-    if port is not None:
+    if port is not None and status != INTERRUPTED:
         _wait_for_reader(port)
     if arguments.trace:
         trace.get_tracer_provider().force_flush()  # type: ignore[attr-defined]
@@ -178,23 +213,38 @@ def _play(play: Play, stage: Stage) -> int:
     try:
         result = asyncio.run(_as_coroutine(play, stage))
     except NotFoundError as error:
-        print(f"Not found: {error}", file=sys.stderr)
+        print(f"Not found: {_brief(error)}", file=sys.stderr)
         return 3
     except WrongInputError as error:
-        print(f"Wrong input: {error}", file=sys.stderr)
+        print(f"Wrong input: {_brief(error)}", file=sys.stderr)
         return 2
-    except (ModelUnavailableError, SearchUnavailableError) as error:
-        print(f"No answer: {error}", file=sys.stderr)
+    except (ModelUnavailableError, ModelRefusedError, StructuredOutputError, SearchUnavailableError, WorkflowTimeoutError) as error:
+        print(f"No answer: {_brief(error)}", file=sys.stderr)
         return 1
+    except FileNotFoundError as error:
+        if not Path(error.filename or "").is_relative_to(stage.data):
+            raise
+        print(f"Wrong input: --data {stage.data} lacks {Path(error.filename).relative_to(stage.data)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)  # the terminal has ^C on its line, or a question
-        return 130
+        return INTERRUPTED
     finally:
         sys.stderr.flush()
         if stage.handlers:
             _show_last(stage)
-    print(as_text(result), flush=True)
+    try:
+        print(as_text(result), flush=True)
+    except BrokenPipeError:
+        drop_closed_pipes()
+        return NO_READER
     return 0
+
+
+def _brief(error: Exception, longest: int = 600) -> str:
+    """Return what an error says, which may quote a question of any length."""
+    text = str(error)
+    return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 4 :]} ({len(text):,} characters)"
 
 
 async def _as_coroutine(play: Play, stage: Stage) -> Any:
@@ -209,8 +259,13 @@ def _show_last(stage: Stage) -> None:
 
 
 def _draw(handler: WorkflowHandler[Any], file: Path) -> None:
-    draw = {".svg": draw_most_recent_execution_svg, ".mmd": draw_most_recent_execution_mermaid}.get(file.suffix, draw_most_recent_execution)
-    draw(handler, str(file))
+    match file.suffix:
+        case ".svg":
+            draw_most_recent_execution_svg(handler, str(file))
+        case ".mmd" | ".mermaid":
+            draw_most_recent_execution_mermaid(handler, str(file))
+        case _:
+            draw_most_recent_execution(handler, str(file))
 
 
 def as_text(result: Any) -> str:
@@ -234,13 +289,13 @@ def _arguments(
     needs_model: bool,
 ) -> argparse.Namespace:
     if question is not None:
-        parser.add_argument("question", nargs="?", default=question, help=f"default: {question}".replace("%", "%%"))
+        parser.add_argument("question", nargs="?", type=some_text, default=question, help=f"default: {question}".replace("%", "%%"))
     if needs_model:
         parser.add_argument("--model", metavar="NAME", help="a model of the server in the environment; `scripted` for the one offline")
     parser.add_argument("--data", type=Path, default=CORPUS, metavar="DIR", help="data in place of that of the examples")
-    parser.add_argument("--draw", type=output_file, metavar="FILE", help="draw the last run: .html, .svg or .mmd")
+    parser.add_argument("--draw", type=drawing_file, metavar="FILE", help="draw the last run: .html, .svg or .mmd")
     parser.add_argument("--trace", type=output_file, metavar="FILE", help="write the trace as OTLP-JSON lines")
-    parser.add_argument("--metrics-port", type=int, metavar="N", help="serve Prometheus metrics until the input ends; 0: on any free port")
+    parser.add_argument("--metrics-port", type=port_number, metavar="N", help="serve Prometheus metrics until stdin ends; 0: any free port")
     parser.add_argument("--verbose", action="store_true", help="tell each step as it happens, and where the time went")
     if flags is not None:
         flags(parser)
@@ -248,14 +303,6 @@ def _arguments(
     if not arguments.data.is_dir():
         parser.error(f"--data {arguments.data}: there is no such folder")
     return arguments
-
-
-def output_file(text: str) -> Path:
-    """Return the path of a file that is to be written, for a flag; one whose folder is missing is refused before anything runs."""
-    path = Path(text)
-    if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
-    return path
 
 
 def _start_tracing(file: Path | None) -> None:
@@ -274,14 +321,15 @@ def _serve_metrics(port: int | None) -> int | None:
 
     try:
         server, _ = start_http_server(port, addr="127.0.0.1")
-    except (OSError, OverflowError) as error:
-        sys.exit(f"--metrics-port {port}: {error}")
+    except OSError as error:
+        refuse(f"--metrics-port {port}: {error.strerror}. 0 takes any port that is free.")
     return int(server.server_port)
 
 
 def _wait_for_reader(port: int) -> None:
     print(f"Metrics: http://127.0.0.1:{port}/metrics until Ctrl-D", file=sys.stderr, flush=True)
     try:
-        sys.stdin.read()
+        if sys.stdin is not None:
+            sys.stdin.read()
     except KeyboardInterrupt:
         return

@@ -14,7 +14,8 @@ from typing import Any, Protocol, TextIO, TypeVar
 
 from pydantic import BaseModel
 
-from .calls import ModelUnavailableError, StructuredOutputError
+from .calls import ModelRefusedError, ModelUnavailableError, StructuredOutputError
+from .flags import refuse
 from .messages import Asked, Message, Prompt, ToolCall, assistant, call_of, system, tool_result, user
 from .openai_compat import OpenAICompatModel
 from .scripted import NoRuleError, Rule, ScriptedModel
@@ -23,6 +24,7 @@ __all__ = [
     "Asked",
     "Message",
     "Model",
+    "ModelRefusedError",
     "ModelUnavailableError",
     "NoRuleError",
     "OpenAICompatModel",
@@ -81,7 +83,7 @@ def choose_model(environment: Mapping[str, str] = os.environ, name: str | None =
     if all(settings):
         return OpenAICompatModel(*settings)
     if name is not None:
-        sys.exit(f"--model {name} needs {BASE_URL} and {API_KEY} in the environment: where is it, and who asks?")
+        refuse(f"--model {name} needs {BASE_URL} and {API_KEY} in the environment: where is it, and who asks?")
     return ScriptedModel()
 
 
@@ -91,8 +93,8 @@ def introduce(model: Model, file: TextIO | None = None) -> None:
         try:
             import_module("openai")  # here, as it takes half a second, and in a step that would stop the event loop
         except ImportError:
-            sys.exit(
-                f"{MODEL} asks for {model.name}, but the package `openai` is not installed. Install it, "
-                f"`pip install openai`, or unset {BASE_URL} for the scripted model."
+            refuse(
+                f"The model {model.name} needs the package `openai`, which is not installed: {sys.executable} -m pip install openai. "
+                f"Or take the scripted one: --model scripted."
             )
     print(f"Model: {model.description}", flush=True, file=file or sys.stdout)

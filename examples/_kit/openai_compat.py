@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .calls import ModelCalls, ModelUnavailableError, NoSchemaSupportError
+from .calls import ModelCalls, ModelRefusedError, ModelUnavailableError, NoSchemaSupportError
 from .messages import Asked, Message, Reply, ToolCall, Wanted
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class OpenAICompatModel(ModelCalls):
     """It does not retry by itself: retries are the retry policy's, where the trace shows them."""
 
     provider = "openai"
+    timeout = 120.0  # seconds without a sign of the server; the client's own 600 outlast every run
 
     def __init__(self, base_url: str, api_key: str, model: str) -> None:
         self.name = model
@@ -32,7 +34,7 @@ class OpenAICompatModel(ModelCalls):
         """Return a client for one call: a client belongs to one event loop, and an example may use several."""
         from openai import AsyncOpenAI  # an optional extra
 
-        return AsyncOpenAI(base_url=self._base_url, api_key=self._api_key, max_retries=0)
+        return AsyncOpenAI(base_url=self._base_url, api_key=self._api_key, timeout=self.timeout, max_retries=0)
 
     async def _reply(self, asked: Asked, wanted: Wanted) -> AsyncIterator[str | Reply]:
         async with self._client() as client, _named_errors(self.description):
@@ -44,7 +46,10 @@ class OpenAICompatModel(ModelCalls):
                         yield text
                 yield parts.reply()
             else:
-                yield _reply_of(await self._whole(client, request, wanted))
+                answer = await self._whole(client, request, wanted)
+                if not getattr(answer, "choices", None):  # a text, if it was a page; or JSON of another kind
+                    raise ModelRefusedError(f"{self.description} {NO_ANSWER}")
+                yield _reply_of(answer)
 
     async def _whole(self, client: AsyncOpenAI, request: dict[str, Any], wanted: Wanted) -> Any:
         from openai import BadRequestError, UnprocessableEntityError
@@ -80,19 +85,34 @@ class OpenAICompatModel(ModelCalls):
 
 @asynccontextmanager
 async def _named_errors(place: str) -> AsyncIterator[None]:
-    """Turn what a later attempt may mend into an error that does not need the package to be known."""
-    from openai import APIConnectionError, APIStatusError
+    """Turn the package's errors into two that do not need it: one that a later attempt may mend, and one that says what to mend first."""
+    from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
     try:
         yield
     except APIStatusError as error:
         if error.status_code not in (408, 409, 429) and error.status_code < 500:
-            raise
+            raise ModelRefusedError(f"{place} refused with status {error.status_code}: {_reason(error)}", error.status_code) from error
         seconds = error.response.headers.get("retry-after", "")
         wait = float(seconds) if re.fullmatch(r"\d+(\.\d+)?", seconds) else None
         raise ModelUnavailableError(f"{place} answered with status {error.status_code}", error.status_code, wait) from error
+    except APITimeoutError as error:
+        raise ModelUnavailableError(f"{place} did not answer in time") from error
     except APIConnectionError as error:
         raise ModelUnavailableError(f"{place} cannot be reached, or broke off") from error
+    except APIError as error:  # within a stream that began well
+        raise ModelUnavailableError(f"{place} broke off: {error.message}") from error
+    except json.JSONDecodeError as error:
+        raise ModelRefusedError(f"{place} {NO_ANSWER}") from error
+
+
+NO_ANSWER = "sent what is no answer of a model. Is that the base URL of an OpenAI-style server? It often ends in /v1"
+
+
+def _reason(error: Any) -> str:
+    """Return what a server says of its refusal: its own words if it has any, and no page of HTML."""
+    told = error.body.get("message") if isinstance(error.body, dict) else None
+    return str(told or error.response.reason_phrase)
 
 
 def _on_the_wire(message: Message) -> dict[str, Any]:
@@ -122,12 +142,14 @@ class _Parts:
     """Puts the chunks of a stream together: text in pieces, and calls of tools whose arguments come in pieces too."""
 
     def __init__(self, model: str) -> None:
+        self._is_empty = True
         self._text: list[str] = []
         self._calls: dict[int, ToolCall] = {}
         self._reply = Reply(Message(role="assistant"), model, finish_reason="")
 
     def take(self, chunk: Any) -> str:
         """Return the text in a chunk, which may be none."""
+        self._is_empty = False
         if chunk.model:
             self._reply.model = chunk.model
         if chunk.usage is not None:
@@ -146,6 +168,8 @@ class _Parts:
         return text
 
     def reply(self) -> Reply:
+        if self._is_empty:
+            raise ModelRefusedError(f"{self._reply.model} {NO_ANSWER}")
         if not self._reply.finish_reason:
             raise ModelUnavailableError(f"the stream of {self._reply.model} ended in the middle of its answer")
         self._reply.message = Message(

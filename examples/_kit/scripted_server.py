@@ -18,8 +18,9 @@ from .messages import Asked, Message, ToolCall
 from .retrieve import hash_vector
 from .scripted import Rule, answer_by_rule, in_pieces, tokens_of
 
-Fault: TypeAlias = Literal["429", "500", "slow", "drop"]
-"""One request fails: with a status, by taking `slowness` seconds, or by a connection that ends in the middle of the answer."""
+Fault: TypeAlias = Literal["401", "429", "500", "slow", "drop", "garbled", "page"]
+"""One request fails: with a status, by taking `slowness` seconds, by a connection that ends in the middle of the answer, by JSON that
+is none, or by a page of HTML."""
 
 MODEL = "scripted-over-http"
 
@@ -32,6 +33,7 @@ class ScriptedServer:
         faults: what goes wrong with the first requests, one after the other; None is a request that goes well.
         takes_schemas: False refuses `response_format`, as some servers do.
         slowness: seconds of a slow answer.
+        retry_after: what the header of that name says with a status 429 or 500, in seconds.
     """
 
     def __init__(
@@ -41,10 +43,11 @@ class ScriptedServer:
         faults: Sequence[Fault | None] = (),
         takes_schemas: bool = True,
         slowness: float = 5.0,
+        retry_after: float = 0,
         port: int = 0,
     ) -> None:
         self.rules = rules or {}
-        self.takes_schemas, self.slowness = takes_schemas, slowness
+        self.takes_schemas, self.slowness, self.retry_after = takes_schemas, slowness, retry_after
         self.requests: list[dict[str, Any]] = []  # every body that was sent, with its `path` and `prompt_name`
         self.ending = threading.Event()
         self._faults = iter(list(faults))
@@ -102,8 +105,13 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
         prompt_name = self.headers.get("x-prompt-name", "")
         fault = self.server.script.took({**body, "path": self.path, "prompt_name": prompt_name})
-        if fault in ("429", "500"):
-            self._json(int(fault), {"error": {"message": f"planted: {fault}", "type": "planted"}}, {"retry-after": "0"})
+        if fault in ("401", "429", "500"):
+            later = {"retry-after": f"{self.server.script.retry_after:g}"} if fault != "401" else {}
+            self._json(int(fault), {"error": {"message": f"planted: {fault}", "type": "planted"}}, later)
+            return
+        if fault in ("garbled", "page"):
+            kind, data = ("application/json", b'{"choices": [') if fault == "garbled" else ("text/html", b"<h1>Welcome</h1>")
+            self._send(200, kind, data)
             return
         if fault == "slow":
             self.server.script.ending.wait(self.server.script.slowness)
@@ -134,11 +142,11 @@ class _Handler(BaseHTTPRequestHandler):
         return _completion(message, asked, body["model"])
 
     def _json(self, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
-        data = json.dumps(body).encode()
+        self._send(status, "application/json", json.dumps(body).encode(), headers)
+
+    def _send(self, status: int, kind: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        for name, value in (headers or {}).items():
+        for name, value in {"content-type": kind, "content-length": str(len(data)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)

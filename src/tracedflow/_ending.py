@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from .outcomes import error_type
 
 if TYPE_CHECKING:
     from ._runner import Runner
+    from .decorators import StepConfig
 
 _log = logging.getLogger("tracedflow")
 
@@ -125,6 +127,17 @@ def annotate(error: BaseException, scope: StepScope) -> None:
     tried = f", attempt {scope.attempt}" if scope.attempt > 1 else ""
     traced = f", trace {call.trace_id}" if call.trace_id else ""
     error.add_note(f"in step `{call.step}` of {call.workflow} ({call.config.place}), which took {taken}{tried}, run {call.run_id}{traced}")
+    if isinstance(error, TypeError) and (unfilled := _unfilled(call.config)):
+        remedy = "write `ctx: Context`, a class of events, or Annotated[..., Resource(...)], or give it a default"
+        error.add_note(f"no annotation says what the step is to get as {', '.join(f'`{name}`' for name in unfilled)}: {remedy}")
+
+
+def _unfilled(config: StepConfig) -> list[str]:
+    """Return the parameters of a step that nothing is given for, which is told when the call fails."""
+    filled = {"self", config.context_parameter, config.collection_param, *config.event_parameters, *config.resources}
+    of_function = inspect.signature(config.fn).parameters.values()
+    open_ = [each for each in of_function if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    return [each.name for each in open_ if each.name not in filled]
 
 
 def _within(trace: TracebackType | None, code: CodeType) -> TracebackType | None:

@@ -47,7 +47,7 @@ def read_signature(config: StepConfig, hints: Mapping[str, Any], names: Mapping[
     for wanted in config.resources.values():
         if isinstance(wanted.resource, Resource):
             wanted.resource.read(names)
-    _check_parameters(config)
+    _check_parameters(config, hints)
     if "return" not in hints:
         raise config.problem("needs a return annotation, such as `-> StopEvent` or `-> None`")
     config.return_types = _read_return(config, hints["return"])
@@ -90,9 +90,12 @@ def _read_event_parameter(config: StepConfig, name: str, hint: Any) -> None:
         config.accepted_events = [*config.accepted_events, *accepted]
 
 
-def _check_parameters(config: StepConfig) -> None:
+def _check_parameters(config: StepConfig, hints: Mapping[str, Any]) -> None:
     """Several event parameters are a join with one slot each: then each is one class, and none is a list."""
     if not config.event_parameters:
+        for name, hint in hints.items():
+            if name not in ("return", config.context_parameter) and isinstance(hint, type) and hint.__module__ != "builtins":
+                raise config.problem(f"takes `{name}: {hint.__name__}`, which is no event; let {hint.__name__} be a subclass of Event")
         raise config.problem("needs a parameter annotated with an event class, such as `ev: StartEvent`")
     if not config.is_multi_slot:
         return

@@ -61,7 +61,13 @@ class DictLikeModel(BaseModel):
                     extra = self._data
                 if name in extra:
                     return extra[name]
-        return super().__getattr__(name)  # type: ignore[misc]
+        try:
+            return super().__getattr__(name)  # type: ignore[misc]
+        except AttributeError as error:
+            if name.startswith("_"):
+                raise
+            has = ", ".join([*type(self).model_fields, *self._data][:20]) or "no fields"
+            raise AttributeError(f"{error}; it has {has}", name=name, obj=self) from None
 
     def __getitem__(self, key: str) -> Any:
         return self._data[key]

@@ -35,6 +35,12 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
         self._was_awaited = False
         self._has_result = False
 
+    if not TYPE_CHECKING:  # else type checkers take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"'{type(self).__name__}' object has no attribute '{name}'; what the run returned is the value of `await handler`"
+            raise AttributeError(text, name=name, obj=self)
+
     @property
     def run_id(self) -> str:
         """The id of the run."""

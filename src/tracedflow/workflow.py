@@ -24,6 +24,7 @@ from ._checks import (
     check_seconds,
     check_skipped,
     checked_step,
+    tell_what_is_missing,
 )
 from ._config import check_layer, layers_for
 from ._dispatch import Dispatcher
@@ -100,6 +101,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
             """Attach a free function that is decorated with `@step`, to the class or to one instance."""
     else:
         add_step = _AddStep()
+        __getattr__ = tell_what_is_missing
 
     _own_steps: ClassVar[dict[str, StepFunction]] = {}  # free functions attached to this very class
     _checked: ClassVar[dict[tuple[str, ...], Graph]] = {}
@@ -411,7 +413,8 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         if given is None:
             return Context(self)
         if not isinstance(cast("object", given), Context):
-            raise ContextStateError(f"run(ctx=) takes a Context, not {given!r}; make one with Context(workflow) or Context.from_dict")
+            remedy = "make one with Context(workflow) or Context.from_dict; fields of the start event go by name, as run(topic=...)"
+            raise ContextStateError(f"run(ctx=) takes a Context, not {given!r}; {remedy}")
         if given._scope is not None:
             raise ContextStateError("run(ctx=) got the Context of a step; give a new one, or none: the nested run has its own state")
         if given._runner is not None and not given._runner.is_over:

@@ -275,11 +275,10 @@ def test_the_command_is_its_own_client(capsys: pytest.CaptureFixture[str]) -> No
     assert 'tracedflow_runs_total{outcome="success",workflow="NumberPrompt"}' in printed.err
 
 
-def test_a_text_that_no_run_takes_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([" "]) == 2
-    said = capsys.readouterr().err
-    assert "Wrong input: " in said
-    assert "Traceback" not in said
+async def test_a_text_that_no_run_takes_is_told_in_the_words_of_the_server() -> None:
+    stage = Stage(ScriptedModel(), question=" ", arguments=Namespace(serve=False, answers=""))
+    with pytest.raises(WrongInputError, match="text"):
+        await play(stage)
 
 
 def test_the_request_and_its_run_are_one_trace(tmp_path: Path) -> None:
@@ -299,7 +298,7 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(capsys: pytest.CaptureFixtur
 def test_a_missing_extra_is_told_in_a_sentence() -> None:
     hide = "import sys; sys.modules['starlette.applications'] = None; import examples.deployment"
     ended = subprocess.run([sys.executable, "-c", hide], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "pip install 'tracedflow[examples]'" in ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -237,6 +237,42 @@ def step_of(span: ReadableSpan) -> str:
 
 # --- as a program ---
 
+
+@pytest.mark.parametrize("question", ["", " \t\n"])
+@pytest.mark.parametrize("name", [name for name in ON_THE_KIT if hasattr(module_of(name), "QUESTION")])
+def test_an_empty_question_is_refused_before_anything_runs(name: str, question: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        module_of(name).main([question])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"python -m examples.{name}: error: argument question: it is empty"
+
+
+@pytest.mark.parametrize("name", ON_THE_KIT)
+def test_help_says_what_it_shows_what_it_takes_and_what_its_status_means(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        module_of(name).main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    assert said.startswith(f"usage: python -m examples.{name} ")
+    assert listing.examples()[name] in said
+    assert all(word in said for word in ("--draw", "--trace", "--metrics-port", "--data", "Status: 0"))
+
+
+@pytest.mark.parametrize("name", ON_THE_KIT)
+def test_a_flag_that_there_is_not_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        module_of(name).main(["--no-such-flag"])
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --no-such-flag" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ON_THE_KIT)
+def test_a_folder_without_the_data_is_told_without_a_traceback(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = module_of(name).main([*case_of(name).program, "--data", str(tmp_path)])
+    assert status in (0, 2, 3)  # 0: it needs none of the data
+    assert re.fullmatch(r"Trace: [0-9a-f]{32}", capsys.readouterr().err.splitlines()[-1])
+
+
 WITHOUT_NETWORK = """
 import runpy, socket, sys
 connect = socket.socket.connect

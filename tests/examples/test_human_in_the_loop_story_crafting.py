@@ -138,7 +138,6 @@ def test_what_cannot_be_gone_on_with_is_told(tmp_path: Path, capsys: pytest.Capt
     for name in ("other.json", "text", "nothing"):
         assert main(["--resume", str(tmp_path / name)]) == 2
         assert f"Wrong input: --resume {tmp_path / name}: " in capsys.readouterr().err
-    assert main([" "]) == 2
 
 
 # --- waiting ---

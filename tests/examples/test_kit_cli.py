@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from examples._kit import cli
-from examples._kit.cli import NotFoundError, Stage, WrongInputError, as_text, run_example
-from examples._kit.model import ModelUnavailableError
-from examples._kit.scripted_server import ScriptedServer
+from examples._kit.cli import NotFoundError, Stage, WrongInputError, as_text, output_file, run_example
+from examples._kit.model import ModelRefusedError, ModelUnavailableError, StructuredOutputError
+from examples._kit.scripted_server import MODEL, ScriptedServer
+from examples._kit.terminal import at_a_terminal
 from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 
 
@@ -148,9 +153,99 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
         assert "look" not in said
 
 
-def test_a_port_that_is_taken_is_said_in_one_sentence(run: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit, match="--metrics-port"):
+@pytest.mark.parametrize("flag", ["--draw", "--trace"])
+def test_a_file_that_the_system_refuses_is_told_before_anything_runs(run: Run, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(flag, "/proc/self/picture.svg")  # a folder in which not even root can make files
+    assert ended.value.code == 2
+    assert f"{flag}: /proc/self/picture.svg cannot be written" in capsys.readouterr().err
+
+
+def test_a_file_that_was_only_tried_is_not_left_behind_nor_changed(run: Run, tmp_path: Path) -> None:
+    there = tmp_path / "there.svg"
+    there.write_text("as it was")
+    for path in (there, tmp_path / "new.svg"):
+        assert output_file(str(path)) == path
+    assert (there.read_text(), sorted(tmp_path.iterdir())) == ("as it was", [there])
+    assert output_file("/dev/null") == Path("/dev/null")
+
+
+def test_a_drawing_is_of_a_kind_that_there_is(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("--draw", str(tmp_path / "run.pdf"))
+    assert ended.value.code == 2
+    assert "has to end in .html, .svg, .mmd or .mermaid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("question", "says"), [("", "it is empty"), (" \n\t ", "it is empty"), ("caf\udce9", r"'caf\udce9' is not UTF-8")])
+def test_a_question_without_text_is_a_wrong_call(run: Run, question: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(question)
+    assert ended.value.code == 2
+    assert f"argument question: {says}" in capsys.readouterr().err
+
+
+def test_an_error_that_quotes_a_long_question_is_cut(run: Run) -> None:
+    async def fails(stage: Stage) -> str:
+        raise NotFoundError("why " * 10_000 + "not?")
+
+    status, _, said = run(play=fails)
+    assert status == 3
+    assert re.fullmatch(r"Not found: why (why )+.*not\? \(40,004 characters\)", said[-2])
+    assert len(said[-2]) < 600
+
+
+def test_a_file_that_the_data_lacks_is_a_wrong_call(run: Run, tmp_path: Path) -> None:
+    async def reads(stage: Stage) -> str:
+        return (stage.data / "towns" / "karrow.md").read_text()
+
+    status, out, said = run("--data", str(tmp_path), play=reads)
+    assert (status, out, said[-2]) == (2, "", f"Wrong input: --data {tmp_path} lacks towns/karrow.md")
+
+    async def reads_elsewhere(stage: Stage) -> str:
+        return (tmp_path.parent / "no-such-file").read_text()
+
+    with pytest.raises(FileNotFoundError):  # which is a mistake of the example
+        run("--data", str(tmp_path), play=reads_elsewhere)
+
+
+def test_a_run_that_takes_too_long_is_said_in_one_sentence(run: Run) -> None:
+    class Endless(Workflow):
+        @step
+        async def wait(self, ev: StartEvent) -> StopEvent:
+            await asyncio.Event().wait()
+            return StopEvent()
+
+    async def waits(stage: Stage) -> Any:
+        return await stage.run(Endless(timeout=0.05))
+
+    status, out, said = run(play=waits)
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"No answer: Run \w+ of \S+Endless exceeded its timeout of 0\.05 s\.", said[1])
+    assert "step `wait` is running" in said[2]
+
+
+@pytest.mark.parametrize("number", ["65536", "-1", "http"])
+def test_a_port_that_is_none_is_a_wrong_call(run: Run, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(f"--metrics-port={number}")
+    assert ended.value.code == 2
+    assert f"{number} is no port" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_said_in_one_sentence(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
         run("--metrics-port", str(taken.getsockname()[1]))
+    assert ended.value.code == 2
+    assert re.fullmatch(r"--metrics-port \d+: Address already in use\. 0 takes any port that is free\.\n", capsys.readouterr().err)
+
+
+def test_a_program_without_any_input_does_not_wait_for_its_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as after `0<&-`
+    status, _, said = run("--metrics-port", "0")
+    assert status == 0
+    assert any("/metrics until" in line for line in said)
+    assert not at_a_terminal()
 
 
 def test_verbose_leaves_the_steps_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,9 +272,32 @@ def test_metrics_are_served_until_the_input_ends(run: Run, monkeypatch: pytest.M
     assert any("/metrics until" in line for line in said)
 
 
-def test_a_model_that_is_named_needs_a_place(run: Run) -> None:
-    with pytest.raises(SystemExit, match="TRACEDFLOW_LLM_BASE_URL"):
+def test_a_model_that_is_named_needs_a_place(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
         run("--model", "large")
+    assert ended.value.code == 2
+    assert "TRACEDFLOW_LLM_BASE_URL" in capsys.readouterr().err
+
+
+def test_a_model_without_its_package_is_refused_with_the_remedy(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRACEDFLOW_LLM_BASE_URL", "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("TRACEDFLOW_LLM_API_KEY", "k")
+    monkeypatch.setitem(sys.modules, "openai", None)  # as if it were not installed
+    with pytest.raises(SystemExit) as ended:
+        run("--model", "large")
+    assert ended.value.code == 2
+    assert re.match(r"The model large needs the package `openai`.*-m pip install openai\. .*--model scripted", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("error", [ModelRefusedError("large refused", 401), StructuredOutputError("Plan", "p", "no JSON", "")])
+def test_a_model_that_is_no_use_is_said_in_one_sentence(run: Run, error: Exception) -> None:
+    async def fails(stage: Stage) -> str:
+        raise error
+
+    status, out, said = run(play=fails)
+    assert (status, out, said[-2]) == (1, "", f"No answer: {error}")
 
 
 def test_a_folder_of_data_that_is_not_there_is_a_wrong_call(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,6 +340,72 @@ def test_results_are_shown_as_text_or_as_json() -> None:
     assert as_text(StopEvent(result="inside")) == "inside"
     assert json.loads(as_text({"a": [1, Path("x")]})) == {"a": [1, "x"]}
     assert json.loads(as_text(Found(names=["a"])))["names"] == ["a"]
+
+
+# --- as a program of a shell ---
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def program(*arguments: str, first: str = "", **variables: str) -> subprocess.Popen[str]:
+    """Start an example as a shell does; Ctrl-C reaches it, whatever the parent does with it: what is ignored is inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return _started(arguments, first, variables)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _started(arguments: Sequence[str], first: str, variables: Mapping[str, str]) -> subprocess.Popen[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TRACEDFLOW_", "OTEL_"))}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, [first, str(ROOT), *sys.path])), **variables}
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_while_the_model_thinks_ends_the_run_and_tells_its_trace() -> None:
+    pytest.importorskip("openai")
+    with ScriptedServer(faults=["slow"], slowness=600) as server:
+        running = program("examples.rag", "--model", MODEL, **server.environment)
+        assert running.stderr is not None
+        while "retrieve" not in running.stderr.readline():
+            pass
+        while not server.requests:
+            pass
+        running.send_signal(signal.SIGINT)
+        out, said = running.communicate(timeout=30)
+    assert (running.returncode, out) == (130, "")
+    assert "Traceback" not in said
+    assert re.fullmatch(r"Trace: [0-9a-f]{32}", said.splitlines()[-1])
+
+
+def test_ctrl_c_while_an_example_is_imported_just_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "pydantic.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    starting = program("examples.rag", first=str(tmp_path))
+    assert starting.stdout is not None
+    assert starting.stdout.readline() == "importing\n"
+    starting.send_signal(signal.SIGINT)
+    _, said = starting.communicate(timeout=30)
+    assert (starting.returncode, said) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_an_output_that_nobody_reads_ends_an_example_without_a_word(closed: str) -> None:
+    running = program("examples.stepwise")
+    getattr(running, closed).close()
+    setattr(running, closed, None)
+    out, said = running.communicate(timeout=30)
+    assert running.returncode == 141
+    assert "Traceback" not in f"{out}{said}"
+    if closed == "stdout":
+        assert re.fullmatch(r"Trace: [0-9a-f]{32}", said.splitlines()[-1])
 
 
 # --- the server ---

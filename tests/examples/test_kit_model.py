@@ -18,6 +18,7 @@ from examples._kit.calls import json_in
 from examples._kit.messages import Asked, Message
 from examples._kit.model import (
     Model,
+    ModelRefusedError,
     ModelUnavailableError,
     OpenAICompatModel,
     ScriptedModel,
@@ -196,10 +197,48 @@ async def test_a_stream_that_is_cut_is_not_taken_for_the_whole(exporter: InMemor
     assert span.status.status_code.name == "ERROR"
 
 
-async def test_what_no_later_attempt_mends_keeps_its_own_error() -> None:
-    openai = pytest.importorskip("openai")
-    with ScriptedServer(RULES) as server, pytest.raises(openai.NotFoundError, match=r"scripts/rag\.py"):
-        await OpenAICompatModel(server.url, "none-needed", "small").complete("x", prompt_name="rag.nothing")
+async def test_what_no_later_attempt_mends_is_told_in_the_words_of_the_server() -> None:
+    pytest.importorskip("openai")
+    with ScriptedServer(RULES, faults=["401"]) as server:
+        model = OpenAICompatModel(server.url, "wrong", "small")
+        with pytest.raises(ModelRefusedError, match=r"^small at http://\S+ refused with status 401: planted: 401$") as caught:
+            await model.complete("x", prompt_name="t.echo")
+        assert caught.value.status == 401
+        with pytest.raises(ModelRefusedError, match=r"status 404: .*scripts/rag\.py"):
+            await model.complete("x", prompt_name="rag.nothing")
+
+
+async def test_the_seconds_that_a_busy_server_asks_for_are_told() -> None:
+    pytest.importorskip("openai")
+    with ScriptedServer(RULES, faults=["429"], retry_after=1.5) as server, pytest.raises(ModelUnavailableError) as caught:
+        await OpenAICompatModel(server.url, "none-needed", "small").complete("x", prompt_name="t.echo")
+    assert (caught.value.status, caught.value.retry_after) == (429, 1.5)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_server_that_does_not_answer_in_time_is_worth_another_attempt(streams: bool) -> None:
+    pytest.importorskip("openai")
+    with ScriptedServer(RULES, faults=["slow"], slowness=600) as server:
+        model = OpenAICompatModel(server.url, "none-needed", "small")
+        model.timeout = 0.05
+        with pytest.raises(ModelUnavailableError, match="did not answer in time"):
+            await said_by(model, streams)
+        model.timeout = 30
+        assert await said_by(model, streams) == "You said:  hello you\n"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("fault", ["garbled", "page"])
+async def test_what_is_no_answer_of_a_model_makes_the_address_suspect(fault: Any, streams: bool) -> None:
+    pytest.importorskip("openai")
+    with ScriptedServer(RULES, faults=[fault]) as server, pytest.raises(ModelRefusedError, match="Is that the base URL of an OpenAI-style"):
+        await said_by(OpenAICompatModel(server.url, "none-needed", "small"), streams)
+
+
+async def said_by(model: Model, streams: bool) -> str:
+    if streams:
+        return "".join([piece async for piece in model.stream("hello you", prompt_name="t.echo")])
+    return await model.complete("hello you", prompt_name="t.echo")
 
 
 async def test_a_step_is_retried_when_the_model_is_busy() -> None:
@@ -226,14 +265,16 @@ async def test_a_prompt_without_a_rule_says_where_to_write_one() -> None:
 # --- which one ---
 
 
-def test_the_flag_names_a_model_of_the_server_and_nothing_else_chooses_one() -> None:
+def test_the_flag_names_a_model_of_the_server_and_nothing_else_chooses_one(capsys: pytest.CaptureFixture[str]) -> None:
     place = {models.BASE_URL: "http://127.0.0.1:1/v1", models.API_KEY: "k"}
     assert models.choose_model(place).name == "scripted"
     assert models.choose_model(place, "small").name == "small"
     assert models.choose_model({**place, models.MODEL: "large"}, "scripted").name == "scripted"
     assert models.choose_model({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}).name == "scripted"
-    with pytest.raises(SystemExit, match="TRACEDFLOW_LLM_BASE_URL"):
+    with pytest.raises(SystemExit) as ended:
         models.choose_model({"OPENAI_API_KEY": "k"}, "small")
+    assert ended.value.code == 2
+    assert "TRACEDFLOW_LLM_BASE_URL" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ['{"a": [1]}', 'Here it is:\n```json\n{"a": [1]}\n```\nDone.', 'So: {"a": [1]} - as you asked.'])

@@ -189,8 +189,3 @@ def test_the_command_prints_results_on_stdout_and_what_happens_on_stderr(capsys:
 def test_answers_that_are_wrong_or_too_many_do_not_hold_the_command_up(answers: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fog", "--answers", answers]) == 0
     assert "chosen: fog" in capsys.readouterr().out
-
-
-def test_a_text_without_a_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["  "]) == 2
-    assert capsys.readouterr().out == ""

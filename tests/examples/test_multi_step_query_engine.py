@@ -152,7 +152,6 @@ async def test_a_run_without_a_question_is_refused_before_the_model_is_asked() -
     assert model.asked == []
 
 
-@pytest.mark.parametrize(("question", "num_steps"), [(" ", 3), ("Who?", 0)])
-async def test_a_command_line_that_cannot_be_used_is_refused(question: str, num_steps: int) -> None:
+async def test_a_command_line_that_cannot_be_used_is_refused() -> None:
     with pytest.raises(WrongInputError):
-        await play(Stage(KeepingModel(), question=question, arguments=Namespace(num_steps=num_steps)))
+        await play(Stage(KeepingModel(), question="Who?", arguments=Namespace(num_steps=0)))

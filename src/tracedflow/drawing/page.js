@@ -20,7 +20,9 @@
   const bounded = (value) => Math.min(4, Math.max(0.05, value));
 
   function fit(least) {
-    const wide = main.clientWidth, high = main.clientHeight;
+    const legend = main.querySelector(".legend");
+    const covered = legend && legend.offsetHeight ? legend.offsetHeight + 12 : 0;  // the legend lies over the lower edge
+    const wide = main.clientWidth, high = main.clientHeight - covered;
     scale = bounded(Math.max(least, Math.min(1.3, wide / width, high / height)));
     left = (width - wide / scale) / 2;
     top = height * scale <= high ? (height - high / scale) / 2 : 0;
@@ -174,5 +176,5 @@
   new ResizeObserver(draw).observe(main);
   idle();
   panel.hidden = false;
-  fit(0.75);
+  fit(0.6);
 })();

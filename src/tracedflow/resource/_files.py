@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -62,6 +61,8 @@ def _parsed_json(path: str, text: str) -> Any:
 
 
 def _parsed_toml(path: str, text: str) -> Any:
+    import tomllib  # 2 ms of an import, for few programs
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
