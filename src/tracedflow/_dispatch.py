@@ -142,10 +142,11 @@ class Dispatcher:
 def called(scope: StepScope) -> Awaitable[Any]:
     """Call the user's step. Its time limit is innermost, so that every layer sees a `StepTimeoutError`."""
     step = scope.step
-    arguments = step.arguments(scope.call.inputs, scope)
+    inputs = scope.call.inputs
     if step.is_plain:
-        plain: Awaitable[Any] = step.fn(**arguments)
+        plain: Awaitable[Any] = step.fn(inputs[0]) if step.takes_event_alone else step.fn(**step.arguments(inputs, scope))
         return plain
+    arguments = step.arguments(inputs, scope)
     if step.config.resources:
         call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
         return _in_time(scope, _supplied(scope, arguments, call))

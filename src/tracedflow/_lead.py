@@ -66,7 +66,7 @@ class Lead:
         self.coming.discard(me)
         self._is_taken = True
         runner = self._runner
-        ready, dispatch, turn = runner.ready, runner.dispatcher.dispatch, runner.turn
+        ready, dispatch, turn, new_context = runner.ready, runner.dispatcher.dispatch, runner.turn, runner.new_context
         now = runner.now()
         while ready and runner.ending is None:
             scope = self._open(runner.choose(ready), now)
@@ -74,7 +74,7 @@ class Lead:
                 self._take_apart(scope)
                 continue
             scope.task = me
-            step, context = dispatch(scope), runner.new_context()
+            step, context = dispatch(scope), new_context()
             try:
                 awaited = context.run(step.send, None)
             except StopIteration:

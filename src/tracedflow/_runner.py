@@ -186,14 +186,13 @@ class Runner:
     def step_completed(self, scope: StepScope, result: StepResult) -> None:
         """Hear from the dispatcher that a step execution ended well."""
         at = scope.ended_at = self.now()
-        if self.has_shortcuts and isinstance(result, Event):
-            call = scope.call
-            sent = st.complete(self.state, scope.execution, result, at, call._outgoing, call.span_context, self.graph, self.ready)
-            if sent is not None:
-                account(self, call, sent)
-                self.forget(scope)
+        if self.has_shortcuts and self._completed_shortly(scope, result, at):
+            self.forget(scope)
+            if self.ready:
                 self.lead.take()
-                return
+            elif not self.state.executions:
+                self.stalls.look()
+            return
         events = events_of(result)
         try:
             if events and self.settings.max_queued is not None:
@@ -203,6 +202,18 @@ class Runner:
             return
         self.apply(scope.completion(events, stream=isinstance(result, list), at=at))
         self.forget(scope)
+
+    def _completed_shortly(self, scope: StepScope, result: StepResult, at: float) -> bool:
+        if result is None:
+            return st.end(self.state, scope.execution, scope.is_silent, self.ready)
+        if not isinstance(result, Event):
+            return False
+        call = scope.call
+        sent = st.complete(self.state, scope.execution, result, at, call._outgoing, call.span_context, self.graph, self.ready)
+        if sent is None:
+            return False
+        account(self, call, sent)
+        return True
 
     def send(self, scope: StepScope, event: Event, target: str | None) -> None:
         """Hear that a step execution sends an event."""
@@ -215,6 +226,13 @@ class Runner:
                     self.lead.take()
                 return
         self.apply(st.Send(event, at, call.execution, call.step, target, call._outgoing, call.span_context))
+
+    def collect(self, scope: StepScope, asked: st.Collect) -> None:
+        """Hear that a step execution adds an event to a join."""
+        if self.has_shortcuts and self.state.status == "running":
+            joined(self, st.join(self.state, scope.execution, asked))
+        else:
+            self.apply(asked)
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
         """Hear from the dispatcher that a step execution ended badly, or was stopped."""
@@ -248,8 +266,14 @@ class Runner:
         """Let go of a step execution that has ended, and of the runs that it left behind."""
         write(scope, last=True)
         scope.call._scope = None
-        self.scopes.pop(scope.execution.id, None)
-        for child in scope.children or ():
+        self.scopes.pop(scope.call.execution, None)
+        if scope.children:
+            self._leave_children(scope, scope.children)
+        if self._stepwise:
+            self.stepper.look()
+
+    def _leave_children(self, scope: StepScope, children: Sequence[Runner]) -> None:
+        for child in children:
             if child.is_over:
                 continue
             if scope.call.cancel_reason is not None or child.handler.was_awaited:
@@ -261,8 +285,6 @@ class Runner:
                 "Await it, or start it with RunOptions(parent=None)",
                 scope.call.step, self.call.workflow, child.run_id, child.call.workflow,
             )  # fmt: skip
-        if self._stepwise:
-            self.stepper.look()
 
     # --- commands ---
 
