@@ -76,6 +76,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_checkpoint",
         "_dispatch",
         "_announce",
+        "_shortly",
         "_report",
         "_stalls",
         "_stepwise",

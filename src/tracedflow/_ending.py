@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,10 +113,31 @@ def _active_steps(error: WorkflowTimeoutError) -> list[str]:
     return sorted({step.step for step in report.running} | {wait.step for wait in report.waits}) if report else []
 
 
+def leave_children(scope: StepScope, children: Sequence[Runner]) -> None:
+    """Let the runs go on by themselves that an execution started, which ended before them."""
+    runner = scope.runner
+    for child in children:
+        if child.is_over:
+            continue
+        if scope.call.cancel_reason is not None or child.handler.was_awaited:
+            continue  # the run's end takes care of it
+        runner.children.discard(child)
+        child.parent = None
+        _log.warning(
+            "step `%s` of %s ended while run %s of %s, which it started, is live and nobody awaited it; it goes on by itself. "
+            "Await it, or start it with RunOptions(parent=None)",
+            scope.call.step, runner.call.workflow, child.run_id, child.call.workflow,
+        )  # fmt: skip
+
+
 def annotate(error: BaseException, scope: StepScope) -> None:
     """Leave the user's own frames on the exception, and say where it was raised."""
     trace = error.__traceback__
-    inner = _within(trace, Dispatcher._attempt.__code__) or _within(trace, Dispatcher._recorded.__code__)
+    inner = (
+        _within(trace, Dispatcher._attempt.__code__)
+        or _within(trace, Dispatcher._recorded.__code__)
+        or _within(trace, Dispatcher.dispatch.__code__)
+    )
     while inner is not None and inner.tb_next is not None and _is_between(inner.tb_frame.f_code):
         inner = inner.tb_next
     if inner is not None:

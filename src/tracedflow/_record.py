@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from . import _watchdog
+from ._watchdog import BLOCKED_AFTER, settle
 from .outcomes import error_type, outcome_of_step
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def end_attempt(scope: StepScope, result: StepResult, error: BaseException | Non
     ended = scope.ended_attempt = scope.runner.now()
     if scope.parking is not None:  # its code went on without the answer
         scope.end_parking(scope.parking)
-    if ended - scope.started > _watchdog.BLOCKED_AFTER:
-        _watchdog.settle(scope)
+    if ended - scope.started > BLOCKED_AFTER:
+        settle(scope)
     scope.outcome = outcome_of_step(call, result, error)
     if error is not None or scope.error is not None:
         scope.error = None if error is None else error_type(error)
@@ -39,7 +39,7 @@ def end_without_attempt(scope: StepScope, result: StepResult, error: BaseExcepti
 def write(scope: StepScope, *, last: bool) -> None:
     """Write the record of the latest attempt: all that will be left of it. See `records.Row` for its form."""
     call, inputs, started, ended = scope.call, scope.execution.inputs, scope.started, scope.ended_attempt
-    if call.attempts > 1 or call.interruptions or call.measurements or len(inputs) != 1 or not last:
+    if call.attempts > 1 or call.interruptions or call.measurements or scope.parts is not None or len(inputs) != 1 or not last:
         scope.runner.records.append(_whole_row(scope, last=last), call, last=last)
         return
     envelope = inputs[0]  # one attempt of one event, which ran from its start to its end

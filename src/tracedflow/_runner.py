@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
-from . import _live
+from . import _live, _shortly
 from . import _state as st
-from ._announce import account, dropped, joined, publish, routed
+from ._announce import dropped, joined, publish, routed
 from ._deadline import Deadline
 from ._dispatch import Dispatcher, current_runner
-from ._ending import STOP_REASONS, Ending, annotate, checked_stop, close_resources, last_event, recover, tear_down
+from ._ending import STOP_REASONS, Ending, annotate, checked_stop, close_resources, last_event, leave_children, recover, tear_down
 from ._lead import Lead
 from ._lifecycle import Lifecycle
 from ._permits import acquire
@@ -183,10 +183,10 @@ class Runner:
                 first = self.lifecycle.now()
         return EventStream(self.log, offset, expose_internal=expose_internal, first=first)
 
-    def step_completed(self, scope: StepScope, result: StepResult) -> None:
+    def step_completed(self, scope: StepScope, result: StepResult, at: float) -> None:
         """Hear from the dispatcher that a step execution ended well."""
-        at = scope.ended_at = self.now()
-        if self.has_shortcuts and self._completed_shortly(scope, result, at):
+        scope.ended_at = at
+        if self.has_shortcuts and _shortly.completed(self, scope, result, at):
             self.forget(scope)
             if self.ready:
                 self.lead.take()
@@ -203,29 +203,11 @@ class Runner:
         self.apply(scope.completion(events, stream=isinstance(result, list), at=at))
         self.forget(scope)
 
-    def _completed_shortly(self, scope: StepScope, result: StepResult, at: float) -> bool:
-        if result is None:
-            return st.end(self.state, scope.execution, scope.is_silent, self.ready)
-        if not isinstance(result, Event):
-            return False
-        call = scope.call
-        sent = st.complete(self.state, scope.execution, result, at, call._outgoing, call.span_context, self.graph, self.ready)
-        if sent is None:
-            return False
-        account(self, call, sent)
-        return True
-
     def send(self, scope: StepScope, event: Event, target: str | None) -> None:
         """Hear that a step execution sends an event."""
         at, call = self.now(), scope.call
-        if self.has_shortcuts and target is None:
-            sent = st.send(self.state, scope.execution, event, at, call._outgoing, call.span_context, self.graph, self.ready)
-            if sent is not None:
-                account(self, call, sent)
-                if self.ready:
-                    self.lead.take()
-                return
-        self.apply(st.Send(event, at, call.execution, call.step, target, call._outgoing, call.span_context))
+        if target is not None or not self.has_shortcuts or not _shortly.sent(self, scope, event, at):
+            self.apply(st.Send(event, at, call.execution, call.step, target, call._outgoing, call.span_context))
 
     def collect(self, scope: StepScope, asked: st.Collect) -> None:
         """Hear that a step execution adds an event to a join."""
@@ -268,23 +250,9 @@ class Runner:
         scope.call._scope = None
         self.scopes.pop(scope.call.execution, None)
         if scope.children:
-            self._leave_children(scope, scope.children)
+            leave_children(scope, scope.children)
         if self._stepwise:
             self.stepper.look()
-
-    def _leave_children(self, scope: StepScope, children: Sequence[Runner]) -> None:
-        for child in children:
-            if child.is_over:
-                continue
-            if scope.call.cancel_reason is not None or child.handler.was_awaited:
-                continue  # the run's end takes care of it
-            self.children.discard(child)
-            child.parent = None
-            _log.warning(
-                "step `%s` of %s ended while run %s of %s, which it started, is live and nobody awaited it; it goes on by itself. "
-                "Await it, or start it with RunOptions(parent=None)",
-                scope.call.step, self.call.workflow, child.run_id, child.call.workflow,
-            )  # fmt: skip
 
     # --- commands ---
 

@@ -44,6 +44,7 @@ class BoundStep:
     is_async: bool
     takes_one: bool  # one event: neither a list nor one of each of several
     is_plain: bool  # calling it gives all that is to be awaited: no thread, no resource, no time limit
+    is_single: bool  # it makes one attempt, without a limit that it shares
     takes_event_alone: bool  # as its first argument: a dict of keywords for each call would cost more than the call
 
     def arguments(self, inputs: tuple[Event, ...], scope: StepScope) -> dict[str, Any]:
@@ -65,9 +66,11 @@ def bind(config: StepConfig, fn: Callable[..., Any]) -> BoundStep:
     takes_one = config.collection_param is None and not config.is_multi_slot
     is_plain = is_async and not config.resources and config.timeout is None
     alone = takes_one and config.context_parameter is None and not config.resources and _is_first(fn, config.event_name)
+    is_single = config.retry_policy is None and config.limit is None
     return BoundStep(
-        config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one, is_plain, alone
-    )
+        config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one, is_plain,
+        is_single, alone,
+    )  # fmt: skip
 
 
 def _is_first(fn: Callable[..., Any], name: str) -> bool:
@@ -139,6 +142,8 @@ class StepScope:
         call.attempts += 1
         if execution.first_started_at is None:
             execution.first_started_at = call.started_at
+        self.started = self.runner.now() if call.attempts > 1 else call.started_at
+        self.queued_at_start = call.queued
 
     def _begin_again(self, call: StepCall) -> None:
         write(self, last=False)  # of the attempt before
