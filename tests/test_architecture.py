@@ -71,6 +71,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_parking",
         "_record",
         "_results",
+        "_part",
         "_scope",
         "_lead",
         "_checkpoint",

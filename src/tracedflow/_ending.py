@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import CodeType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _state as st
 from . import _watchdog
@@ -25,6 +25,7 @@ from .events import (
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
+from .middleware import RunSuspended
 from .outcomes import error_type
 
 if TYPE_CHECKING:
@@ -49,6 +50,18 @@ class Ending:
     hard: bool = False  # cancelled as a task is, not by `cancel_run`
     reason: str | None = None  # why it was stopped, where its status does not say
     trace: TracebackType | None = None  # the user's own frames
+
+
+def suspend(runner: Runner) -> dict[str, Any]:
+    """Save a run and end this segment of it; returns what `Context.from_dict` takes."""
+    saved = runner.context.to_dict()
+    if runner.chain.hears(RunSuspended):
+        runner.chain.notice(RunSuspended(run=runner.call, at=runner.now()))
+    text = f"Run {runner.run_id} of {runner.call.workflow} was suspended; it goes on from its saved Context"
+    runner.finish(Ending(status="suspended", error=WorkflowCancelledByUser(text)))
+    if not runner.has_begun:  # it may be waiting for a permit
+        runner.task.cancel()
+    return saved
 
 
 def checked_stop(runner: Runner, stop: object) -> StopEvent | None:
@@ -119,7 +132,8 @@ def leave_children(scope: StepScope, children: Sequence[Runner]) -> None:
     for child in children:
         if child.is_over:
             continue
-        if scope.call.cancel_reason is not None or child.handler.was_awaited:
+        handler = child.handler
+        if scope.call.cancel_reason is not None or (handler is not None and handler.was_awaited):
             continue  # the run's end takes care of it
         runner.children.discard(child)
         child.parent = None
