@@ -56,7 +56,9 @@ def run_call() -> RunCall:
 
 def step_call(run: RunCall | None = None) -> StepCall:
     config = cast("Any", SimpleNamespace(name="work"))
-    return StepCall(run=run or run_call(), config=config, execution=1, inputs=(Work(),), origin=lambda: (), enqueued_at=1.0, started_at=2.0)
+    return StepCall(
+        run=run or run_call(), config=config, execution=1, inputs=(Work(),), sources=(), origin=tuple, enqueued_at=1.0, started_at=2.0
+    )
 
 
 async def _end_run(call: RunCall) -> StopEvent | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._part import Part
 from .errors import WorkflowTimeoutError
 
 if TYPE_CHECKING:
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 _LATE = 0.1  # seconds after which a timer that fires late is worth a word
 
 
-class Deadline:
+class Deadline(Part):
     """When a run times out. `at` is on the run clock; None: never, or not while its clock stands still."""
 
     def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+        super().__init__(runner)
         self._timer: asyncio.TimerHandle | None = None
         self._left: float | None = None  # seconds, while the clock stands still
         self.at: float | None = None

@@ -47,6 +47,7 @@ class Dispatcher:
 
     def __init__(self, layers: Sequence[Middleware]) -> None:
         self.chain: Chain = Chain(layers, run=self._run, step=self._attempts, attempt=self._attempt)
+        self._is_bare = self.chain.step == self._attempts and self.chain.single_attempt is None
 
     async def _run(self, call: RunCall) -> StopEvent | None:
         """The innermost `run`: whatever context variables are set now, every step sees."""
@@ -60,25 +61,36 @@ class Dispatcher:
         if runner.ending is not None:  # it ended before this one's first turn
             return
         current_scope.set(scope)
-        call = scope.call
+        alone = self._is_bare and scope.step.is_single  # nobody looks on: no coroutine is needed that only passes on what comes
         try:
-            if scope.step.config.limit is not None:
-                try:
-                    await scope.acquire_limit()
-                finally:
-                    call.started_at = runner.now()
-            result = await self.chain.step(call)
-            if result is not scope.returned:
-                check_result(scope, result)  # a layer put it there
-        except BaseException as error:  # noqa: BLE001 - the runner decides what each kind means
+            if alone:
+                scope.begin_attempt()
+                result = checked(scope, await called(scope))
+                end_attempt(scope, result, None)
+            else:
+                result = await self._through_layers(scope)
+        except BaseException as caught:  # noqa: BLE001 - the runner decides what each kind means
+            error = ended_badly(scope, caught) if alone else caught
             scope.close()
             runner.step_failed(scope, error)
-        else:
-            scope.close()
-            if scope.attempt == 0:  # a layer answered without calling the step
-                end_without_attempt(scope, result, None)
-            if runner.settings.checkpoint is None or await checkpointed(scope, result):
-                runner.step_completed(scope, result)
+            return
+        scope.close()
+        if runner.settings.checkpoint is not None and not await checkpointed(scope, result):
+            return
+        runner.step_completed(scope, result, scope.ended_attempt if alone else runner.now())
+
+    async def _through_layers(self, scope: StepScope) -> StepResult:
+        if scope.step.config.limit is not None:
+            try:
+                await scope.acquire_limit()
+            finally:
+                scope.call.started_at = scope.runner.now()
+        result = await self.chain.step(scope.call)
+        if result is not scope.returned:
+            check_result(scope, result)  # a layer put it there
+        if scope.attempt == 0:  # a layer answered without calling the step
+            end_without_attempt(scope, result, None)
+        return result
 
     def _attempts(self, call: StepCall) -> Awaitable[StepResult]:
         """The innermost `step`: one attempt, or as many as the retry policy asks for."""
@@ -102,31 +114,21 @@ class Dispatcher:
 
     async def _recorded(self, scope: StepScope, call: StepCall) -> StepResult:
         """Make one attempt through its layers, and its record."""
-        step = scope.step
         scope.begin_attempt()
-        scope.started = scope.runner.now() if call.attempts > 1 else call.started_at
-        scope.queued_at_start = call.queued
         traced: AttemptCall | None = None
-        result: StepResult = None
-        error: BaseException | None = None
-        layers = self.chain.single_attempt if step.policy is None else self.chain.attempt
+        layers = self.chain.single_attempt if scope.step.policy is None else self.chain.attempt
         try:
-            if layers is not None:
+            if layers is None:
+                result = checked(scope, await called(scope))
+            else:
                 backoff = call.backoff - scope.marks[1]
                 traced = AttemptCall(step=call, attempt=scope.attempt, last_error=scope.execution.last_error, backoff=backoff)
                 result = await layers(traced)
-            else:
-                result = checked(scope, await called(scope))
-        except asyncio.CancelledError as caught:
-            error = caught if layers is not None or _is_cancelled(scope) else nobodys(scope)
+        except BaseException as caught:  # noqa: BLE001 - raised again below
+            error = ended_badly(scope, caught, traced)
             raise error from (None if error is caught else caught)
-        except BaseException as caught:
-            error = caught
-            raise
-        else:
-            return result
-        finally:
-            end_attempt(scope, result, error, traced)
+        end_attempt(scope, result, None, traced)
+        return result
 
     async def _attempt(self, call: AttemptCall) -> StepResult:
         """The innermost `attempt`."""
@@ -142,10 +144,11 @@ class Dispatcher:
 def called(scope: StepScope) -> Awaitable[Any]:
     """Call the user's step. Its time limit is innermost, so that every layer sees a `StepTimeoutError`."""
     step = scope.step
-    arguments = step.arguments(scope.call.inputs, scope)
+    inputs = scope.call.inputs
     if step.is_plain:
-        plain: Awaitable[Any] = step.fn(**arguments)
+        plain: Awaitable[Any] = step.fn(inputs[0]) if step.takes_event_alone else step.fn(**step.arguments(inputs, scope))
         return plain
+    arguments = step.arguments(inputs, scope)
     if step.config.resources:
         call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
         return _in_time(scope, _supplied(scope, arguments, call))
@@ -159,6 +162,16 @@ def checked(scope: StepScope, result: Any) -> StepResult:
     scope.returned = result
     check_result(scope, result)
     return cast("StepResult", result)
+
+
+def ended_badly(scope: StepScope, caught: BaseException, traced: AttemptCall | None = None) -> BaseException:
+    """Take down an attempt that raised, and return what it raised: a CancelledError that nobody asked for is the step's own."""
+    error = caught
+    if traced is None and isinstance(caught, asyncio.CancelledError) and not _is_cancelled(scope):
+        error = nobodys(scope)
+        error.__cause__ = caught
+    end_attempt(scope, None, error, traced)
+    return error
 
 
 def nobodys(scope: StepScope) -> StepCancelledError:
@@ -236,7 +249,9 @@ async def _grace(scope: StepScope, future: asyncio.Future[Any]) -> None:
         _log.warning("run %s of %s: %s still runs", scope.runner.run_id, scope.call.workflow, text)
 
 
-_watchdog.step_callers.update(caller.__code__ for caller in (Dispatcher._recorded, Dispatcher._attempt, _in_time, _supplied))
+_watchdog.step_callers.update(
+    caller.__code__ for caller in (Dispatcher.dispatch, Dispatcher._recorded, Dispatcher._attempt, _in_time, _supplied)
+)
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import CodeType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _state as st
 from . import _watchdog
@@ -25,6 +26,7 @@ from .events import (
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
 )
+from .middleware import RunSuspended
 from .outcomes import error_type
 
 if TYPE_CHECKING:
@@ -50,6 +52,18 @@ class Ending:
     hard: bool = False  # cancelled as a task is, not by `cancel_run`
     reason: str | None = None  # why it was stopped, where its status does not say
     trace: TracebackType | None = None  # the user's own frames
+
+
+def suspend(runner: Runner) -> dict[str, Any]:
+    """Save a run and end this segment of it; returns what `Context.from_dict` takes."""
+    saved = runner.context.to_dict()
+    if runner.chain.hears(RunSuspended):
+        runner.chain.notice(RunSuspended(run=runner.call, at=runner.now()))
+    text = f"Run {runner.run_id} of {runner.call.workflow} was suspended; it goes on from its saved Context"
+    runner.finish(Ending(status="suspended", error=WorkflowCancelledByUser(text)))
+    if not runner.has_begun:  # it may be waiting for a permit
+        runner.task.cancel()
+    return saved
 
 
 def checked_stop(runner: Runner, stop: object) -> StopEvent | None:
@@ -114,10 +128,32 @@ def _active_steps(error: WorkflowTimeoutError) -> list[str]:
     return sorted({step.step for step in report.running} | {wait.step for wait in report.waits}) if report else []
 
 
+def leave_children(scope: StepScope, children: Sequence[Runner]) -> None:
+    """Let the runs go on by themselves that an execution started, which ended before them."""
+    runner = scope.runner
+    for child in children:
+        if child.is_over:
+            continue
+        handler = child.handler
+        if scope.call.cancel_reason is not None or (handler is not None and handler.was_awaited):
+            continue  # the run's end takes care of it
+        runner.children.discard(child)
+        child.parent = None
+        _log.warning(
+            "step `%s` of %s ended while run %s of %s, which it started, is live and nobody awaited it; it goes on by itself. "
+            "Await it, or start it with RunOptions(parent=None)",
+            scope.call.step, runner.call.workflow, child.run_id, child.call.workflow,
+        )  # fmt: skip
+
+
 def annotate(error: BaseException, scope: StepScope) -> None:
     """Leave the user's own frames on the exception, and say where it was raised."""
     trace = error.__traceback__
-    inner = _within(trace, Dispatcher._attempt.__code__) or _within(trace, Dispatcher._recorded.__code__)
+    inner = (
+        _within(trace, Dispatcher._attempt.__code__)
+        or _within(trace, Dispatcher._recorded.__code__)
+        or _within(trace, Dispatcher.dispatch.__code__)
+    )
     while inner is not None and inner.tb_next is not None and _is_between(inner.tb_frame.f_code):
         inner = inner.tb_next
     if inner is not None:

@@ -13,19 +13,20 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import _state as st
+from ._part import Part
 from ._scope import StepScope
 
 if TYPE_CHECKING:
     from ._runner import Runner
 
 
-class Lead:
+class Lead(Part):
     """Who takes what is ready in one run."""
 
-    __slots__ = ("_is_taken", "_runner", "coming")
+    __slots__ = ("_is_taken", "coming")
 
     def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+        super().__init__(runner)
         self._is_taken = False  # a task of ours runs at this moment: it takes what becomes ready
         self.coming: set[asyncio.Task[None]] = set()  # tasks that will take what they find ready, in their next turn
 
@@ -54,10 +55,11 @@ class Lead:
         scope.task = runner.loop.create_task(self._guarded(runner.dispatcher.dispatch(scope)), context=runner.new_context())
 
     async def _guarded(self, work: Awaitable[None]) -> None:
+        runner = self._runner
         try:
             await work
         except Exception as error:  # noqa: BLE001 - whatever a step raises is handled below this: it is the engine's own fault
-            self._runner.crashed(error)
+            runner.crashed(error)
 
     @types.coroutine
     def _take_all(self) -> Generator[Any, Any, None]:
@@ -66,7 +68,7 @@ class Lead:
         self.coming.discard(me)
         self._is_taken = True
         runner = self._runner
-        ready, dispatch, turn = runner.ready, runner.dispatcher.dispatch, runner.turn
+        ready, dispatch, turn, new_context = runner.ready, runner.dispatcher.dispatch, runner.turn, runner.new_context
         now = runner.now()
         while ready and runner.ending is None:
             scope = self._open(runner.choose(ready), now)
@@ -74,7 +76,7 @@ class Lead:
                 self._take_apart(scope)
                 continue
             scope.task = me
-            step, context = dispatch(scope), runner.new_context()
+            step, context = dispatch(scope), new_context()
             try:
                 awaited = context.run(step.send, None)
             except StopIteration:
@@ -114,6 +116,7 @@ class Lead:
 
     def _leave(self) -> None:
         self._is_taken = False
-        if self._runner.ready and self._runner.ending is None:
-            for _ in range(len(self._runner.ready) - len(self.coming)):
+        runner = self._runner
+        if runner.ready and runner.ending is None:
+            for _ in range(len(runner.ready) - len(self.coming)):
                 self._call()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _watchdog
+from ._ending import suspend
 from .errors import ContextSerdeError, DrainingError, WorkflowStartError
 
 if TYPE_CHECKING:
@@ -21,15 +22,15 @@ flush: Callable[[], object] | None = None
 """Set from outside: sends what telemetry has buffered, within a time of its own. It blocks."""
 
 _lock = threading.Lock()
-_runs: dict[str, Runner] = {}
+_runs: dict[str, WorkflowHandler[Any]] = {}  # a handler holds its runner
 _draining = False
 _LAST_WAIT = 5.0  # seconds for the runs that were told to end
 
-watchers: list[Callable[[Runner], None]] = []
+watchers: list[Callable[[WorkflowHandler[Any]], None]] = []
 """Told of each run that starts, in its thread: for test tools. They may not raise, nor keep a run alive unasked."""
 
 
-def register(runner: Runner) -> None:
+def register(runner: Runner, handler: WorkflowHandler[Any]) -> None:
     """Add a run that is about to start.
 
     Raises:
@@ -40,28 +41,26 @@ def register(runner: Runner) -> None:
         if _draining:
             raise DrainingError(f"{runner.call.workflow} was not started: the process is draining")
         other = _runs.get(runner.run_id)
-        if other is not None and not other.loop.is_closed():
-            raise WorkflowStartError(f"run_id {runner.run_id!r} is that of a live run of {other.call.workflow}; use another")
-        _runs[runner.run_id] = runner
+        if other is not None and not other.get_loop().is_closed():
+            raise WorkflowStartError(f"run_id {runner.run_id!r} is that of a live run of {other._runner.call.workflow}; use another")
+        _runs[runner.run_id] = handler
     _watchdog.watch(runner.loop, runner.thread_id)
     for tell in tuple(watchers):
-        tell(runner)
+        tell(handler)
 
 
 def unregister(runner: Runner) -> None:
     """Remove a run that is over."""
     with _lock:
-        if _runs.get(runner.run_id) is runner:
+        known = _runs.get(runner.run_id)
+        if known is not None and known._runner is runner:
             del _runs[runner.run_id]
     _watchdog.unwatch(runner.loop)
 
 
 def live() -> list[Runner]:
-    """Return the live runs, oldest first. One whose loop was closed under it can never end, and is forgotten."""
-    with _lock:
-        for run_id in [run_id for run_id, runner in _runs.items() if runner.loop.is_closed()]:
-            del _runs[run_id]
-        return list(_runs.values())
+    """Return the live runs, oldest first."""
+    return [handler._runner for handler in runs()]
 
 
 def queue_depths() -> list[tuple[str, str, int]]:
@@ -74,8 +73,11 @@ def queue_depths() -> list[tuple[str, str, int]]:
 
 
 def runs() -> list[WorkflowHandler[Any]]:
-    """Return the handlers of all live runs of this process, oldest first."""
-    return [runner.handler for runner in live()]
+    """Return the handlers of all live runs of this process, oldest first. A run whose loop was closed under it is forgotten."""
+    with _lock:
+        for run_id in [run_id for run_id, handler in _runs.items() if handler.get_loop().is_closed()]:
+            del _runs[run_id]
+        return list(_runs.values())
 
 
 async def drain(timeout: float = 30.0, then: Literal["cancel", "snapshot"] = "cancel") -> dict[str, dict[str, Any] | None]:
@@ -108,14 +110,14 @@ def _suspended(runner: Runner) -> dict[str, Any] | None:
     if runner.is_over:
         return None
     try:
-        return runner.suspend()
+        return suspend(runner)
     except ContextSerdeError:
         _log.exception("run %s of %s could not be saved, and is cancelled", runner.run_id, runner.call.workflow)
         return None
 
 
 async def _wait_for(loop: asyncio.AbstractEventLoop, timeout: float) -> None:
-    handlers = [runner.handler for runner in live() if runner.loop is loop]
+    handlers = [handler for handler in runs() if handler.get_loop() is loop]
     if handlers:
         await asyncio.wait(handlers, timeout=timeout)
 

@@ -57,10 +57,10 @@ class ResourceOwner:
 
     async def _close(self, error: BaseException | None) -> None:
         loop = asyncio.get_running_loop()
-        mine = [runner for runner in _live.live() if runner.workflow is self]
-        for runner in mine:
-            runner.loop.call_soon_threadsafe(runner.cancel, "its workflow was closed")
-        ending = [runner.handler for runner in mine if runner.loop is loop]
+        mine = [handler for handler in _live.runs() if handler._runner.workflow is self]
+        for handler in mine:
+            handler.get_loop().call_soon_threadsafe(handler._runner.cancel, "its workflow was closed")
+        ending = [handler for handler in mine if handler.get_loop() is loop]
         try:
             if ending:
                 await asyncio.wait(ending, timeout=_WAIT_FOR_RUNS)

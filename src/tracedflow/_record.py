@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from . import _watchdog
+from ._watchdog import BLOCKED_AFTER, settle
 from .outcomes import error_type, outcome_of_step
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def end_attempt(scope: StepScope, result: StepResult, error: BaseException | Non
     ended = scope.ended_attempt = scope.runner.now()
     if scope.parking is not None:  # its code went on without the answer
         scope.end_parking(scope.parking)
-    if ended - scope.started > _watchdog.BLOCKED_AFTER:
-        _watchdog.settle(scope)
+    if ended - scope.started > BLOCKED_AFTER:
+        settle(scope)
     scope.outcome = outcome_of_step(call, result, error)
     if error is not None or scope.error is not None:
         scope.error = None if error is None else error_type(error)
@@ -39,6 +39,26 @@ def end_without_attempt(scope: StepScope, result: StepResult, error: BaseExcepti
 def write(scope: StepScope, *, last: bool) -> None:
     """Write the record of the latest attempt: all that will be left of it. See `records.Row` for its form."""
     call, inputs, started, ended = scope.call, scope.execution.inputs, scope.started, scope.ended_attempt
+    if call.attempts > 1 or call.interruptions or call.measurements or scope.parts is not None or len(inputs) != 1 or not last:
+        scope.runner.records.append(_whole_row(scope, last=last), call, last=last)
+        return
+    envelope = inputs[0]  # one attempt of one event, which ran from its start to its end
+    row: Row = (
+        call.config.name, call.execution, scope.attempt, call.enqueued_at, started, ended, call.queued, ended - started,
+        0.0, 0.0, 0.0, scope.outcome, scope.error, call.trace_id, scope.span_id,
+        1, envelope.id, type(envelope.event).__name__, envelope.source,
+    )  # fmt: skip
+    emitted = call.emitted
+    if len(emitted) == 1:
+        number, kind = emitted[0]
+        row += (1, number, kind)
+    else:
+        row += (len(emitted), *_flat(emitted))
+    scope.runner.records.append(row, call, last=last)
+
+
+def _whole_row(scope: StepScope, *, last: bool) -> Row:
+    call, inputs, started, ended = scope.call, scope.execution.inputs, scope.started, scope.ended_attempt
     queued, backoff, waiting, blocked = call.queued, call.backoff, call.waiting, call.blocked
     emitted, measured = call.emitted, call.measurements
     if scope.parts is not None:
@@ -49,16 +69,13 @@ def write(scope: StepScope, *, last: bool) -> None:
         queued, backoff, waiting, blocked = (now - then for now, then in zip(scope.marks, before, strict=True))
         parked -= before[2]
         emitted, measured = emitted[scope.emitted_before :], measured[scope.measured_before :]
-    row: Row = (
+    interruptions, call.interruptions = call.interruptions, ()  # the next attempt has its own
+    return (
         call.config.name, call.execution, scope.attempt, call.enqueued_at, started, ended, queued, ended - started - parked,
         backoff, waiting, blocked, scope.outcome, scope.error, call.trace_id, scope.span_id,
-        len(inputs), *(_input(inputs[0]) if len(inputs) == 1 else _flat([_input(envelope) for envelope in inputs])),
-        len(emitted), *(emitted[0] if len(emitted) == 1 else _flat(emitted)),
+        len(inputs), *_flat([_input(envelope) for envelope in inputs]), len(emitted), *_flat(emitted),
+        *_flat(measured), *_flat(interruptions),
     )  # fmt: skip
-    if measured or call.interruptions:
-        row = (*row, *_flat(measured), *_flat(call.interruptions))
-        call.interruptions = ()  # the next attempt has its own
-    scope.runner.records.append(row, call, last=last)
 
 
 def _input(envelope: st.Envelope) -> tuple[int, str, int | None]:

@@ -9,13 +9,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
+from weakref import ref
 
-from . import _live
+from . import _live, _shortly
 from . import _state as st
-from ._announce import account, dropped, joined, publish, routed
+from ._announce import dropped, joined, publish, routed
 from ._deadline import Deadline
 from ._dispatch import Dispatcher, current_runner
-from ._ending import STOP_REASONS, Ending, annotate, checked_stop, close_resources, last_event, recover, tear_down
+from ._ending import STOP_REASONS, Ending, annotate, checked_stop, close_resources, last_event, leave_children, recover, tear_down
 from ._lead import Lead
 from ._lifecycle import Lifecycle
 from ._permits import acquire
@@ -32,9 +33,9 @@ from ._stream import EventLog, EventStream
 from ._turn import Turn, turn_of
 from .clock import active as active_clock
 from .context import Context
-from .errors import QueueFullError, WorkflowCancelledByUser, WorkflowStalledError
+from .errors import ContextStateError, QueueFullError, WorkflowCancelledByUser, WorkflowStalledError
 from .events import Event, InternalDispatchEvent, StopEvent
-from .middleware import EventSent, LoopBlocked, RunCall, RunResumed, RunStalled, RunSuspended
+from .middleware import EventSent, LoopBlocked, RunCall, RunResumed, RunStalled
 from .outcomes import error_type, outcome_of_step
 from .records import RecordLog
 
@@ -77,9 +78,8 @@ class Runner:
         self.run_id: str = call.run_id
         self.state = state
         self.settings = settings
-        self._stepwise = settings.stepwise
         self.cancel_grace: float = settings.cancel_grace
-        self.context = context
+        self._context = ref(context)
         self.parent = parent
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.thread_id: int = threading.get_ident()
@@ -97,7 +97,7 @@ class Runner:
         self.abandoned: list[str] = []
         self.blocked: LoopBlocked | None = None
         self.deadline: Deadline = Deadline(self)
-        self.handler: WorkflowHandler[Any]
+        self._handler: ref[WorkflowHandler[Any]]
         self.task: asyncio.Task[None]
         self.steps: dict[str, BoundStep] = workflow._bound_steps(graph)
         self.step_context: contextvars.Context | None = None  # what each execution has a copy of; None: it has not begun
@@ -111,12 +111,28 @@ class Runner:
         self._warned: set[str] = set()
         self.resumes = resumes
         self.sent_early: list[tuple[Event, str | None]] = [] if resumes is None else list(resumes.early)
-        self.has_shortcuts: bool = not (self._stepwise or settings.max_queued is not None or settings.pause_timeout)
-        self.stepper: Stepper = Stepper(self)
+        self.has_shortcuts: bool = not (settings.stepwise or settings.max_queued is not None or settings.pause_timeout)
+        self.stepper: Stepper | None = Stepper(self) if settings.stepwise else None
         self.lifecycle: Lifecycle | None = None  # made for the first reader of internal events
         self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
         self._final_report: RunReport | None = None
         self._ended_at: float | None = None
+
+    # Its handler and its Context hold on to the runner, and not the other way round. While it is live the registry of live runs
+    # holds the handler, and that the Context.
+
+    @property
+    def handler(self) -> WorkflowHandler[Any] | None:
+        """Its handler; None when the run is over and nobody holds it."""
+        return self._handler()
+
+    @property
+    def context(self) -> Context[Any]:
+        """Its Context, as the caller sees it."""
+        context = self._context()
+        if context is None:
+            raise ContextStateError(f"run {self.run_id} of {self.call.workflow} is over, and nobody holds its Context any more")
+        return context
 
     @property
     def has_begun(self) -> bool:
@@ -138,17 +154,6 @@ class Runner:
             self._final_report = report_of(self, state=self.ending.status.replace("_", " "), now=self._ended_at)
         return self._final_report or report_of(self)
 
-    def suspend(self) -> dict[str, Any]:
-        """Save the run and end this segment of it; returns what `Context.from_dict` takes."""
-        saved = self.context.to_dict()
-        if self.chain.hears(RunSuspended):
-            self.chain.notice(RunSuspended(run=self.call, at=self.now()))
-        text = f"Run {self.run_id} of {self.call.workflow} was suspended; it goes on from its saved Context"
-        self.finish(Ending(status="suspended", error=WorkflowCancelledByUser(text)))
-        if not self.has_begun:  # it may be waiting for a permit
-            self.task.cancel()
-        return saved
-
     # --- what happens to it ---
 
     def apply(self, happened: st.Input) -> None:
@@ -163,7 +168,7 @@ class Runner:
                 routed(self, command)
             else:
                 self._carry_out(command)
-        if self._stepwise:
+        if self.stepper is not None:
             self.stepper.look()
         elif self.ready:
             self.lead.take()
@@ -178,22 +183,21 @@ class Runner:
         if expose_internal and not self.log.closed:
             if self.lifecycle is None:
                 self.has_shortcuts = False  # it follows every input
-                self.lifecycle = Lifecycle(self.state, self.ready if self._stepwise else (), stepwise=self._stepwise)
+                self.lifecycle = Lifecycle(self.state, self.ready if self.stepper else (), stepwise=self.stepper is not None)
             if self.has_begun:
                 first = self.lifecycle.now()
         return EventStream(self.log, offset, expose_internal=expose_internal, first=first)
 
-    def step_completed(self, scope: StepScope, result: StepResult) -> None:
+    def step_completed(self, scope: StepScope, result: StepResult, at: float) -> None:
         """Hear from the dispatcher that a step execution ended well."""
-        at = scope.ended_at = self.now()
-        if self.has_shortcuts and isinstance(result, Event):
-            call = scope.call
-            sent = st.complete(self.state, scope.execution, result, at, call._outgoing, call.span_context, self.graph, self.ready)
-            if sent is not None:
-                account(self, call, sent)
-                self.forget(scope)
+        scope.ended_at = at
+        if self.has_shortcuts and _shortly.completed(self, scope, result, at):
+            self.forget(scope)
+            if self.ready:
                 self.lead.take()
-                return
+            elif not self.state.executions:
+                self.stalls.look()
+            return
         events = events_of(result)
         try:
             if events and self.settings.max_queued is not None:
@@ -207,14 +211,15 @@ class Runner:
     def send(self, scope: StepScope, event: Event, target: str | None) -> None:
         """Hear that a step execution sends an event."""
         at, call = self.now(), scope.call
-        if self.has_shortcuts and target is None:
-            sent = st.send(self.state, scope.execution, event, at, call._outgoing, call.span_context, self.graph, self.ready)
-            if sent is not None:
-                account(self, call, sent)
-                if self.ready:
-                    self.lead.take()
-                return
-        self.apply(st.Send(event, at, call.execution, call.step, target, call._outgoing, call.span_context))
+        if target is not None or not self.has_shortcuts or not _shortly.sent(self, scope, event, at):
+            self.apply(st.Send(event, at, call.execution, call.step, target, call._outgoing, call.span_context))
+
+    def collect(self, scope: StepScope, asked: st.Collect) -> None:
+        """Hear that a step execution adds an event to a join."""
+        if self.has_shortcuts and self.state.status == "running":
+            joined(self, st.join(self.state, scope.execution, asked))
+        else:
+            self.apply(asked)
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
         """Hear from the dispatcher that a step execution ended badly, or was stopped."""
@@ -248,20 +253,10 @@ class Runner:
         """Let go of a step execution that has ended, and of the runs that it left behind."""
         write(scope, last=True)
         scope.call._scope = None
-        self.scopes.pop(scope.execution.id, None)
-        for child in scope.children or ():
-            if child.is_over:
-                continue
-            if scope.call.cancel_reason is not None or child.handler.was_awaited:
-                continue  # the run's end takes care of it
-            self.children.discard(child)
-            child.parent = None
-            _log.warning(
-                "step `%s` of %s ended while run %s of %s, which it started, is live and nobody awaited it; it goes on by itself. "
-                "Await it, or start it with RunOptions(parent=None)",
-                scope.call.step, self.call.workflow, child.run_id, child.call.workflow,
-            )  # fmt: skip
-        if self._stepwise:
+        self.scopes.pop(scope.call.execution, None)
+        if scope.children:
+            leave_children(scope, scope.children)
+        if self.stepper is not None:
             self.stepper.look()
 
     # --- commands ---
@@ -271,6 +266,7 @@ class Runner:
             case st.Resume():
                 self.resume(command)
             case st.Returned():
+                assert self.stepper is not None
                 self.stepper.add(command.envelope)
             case st.Publish():
                 publish(self, command.event, command.execution)
@@ -299,7 +295,7 @@ class Runner:
         scope = self.scopes.get(command.execution)
         if scope is None:  # it was parked in another process: start it again, with its memo
             self.ready.append(self.state.executions[command.execution])
-        elif not self.stepper.puts_off(command):
+        elif self.stepper is None or not self.stepper.puts_off(command):
             scope.resume(command.parked_on, command.answer)
 
     def _fire(self, timer: int) -> None:
@@ -343,14 +339,15 @@ class Runner:
             self.apply(st.End(ending.status))
         if not self._over.done():
             self._over.set_result(None)
-        self.stepper.look()
+        if self.stepper is not None:
+            self.stepper.look()
 
     # --- the run's own task ---
 
     def start(self, handler: WorkflowHandler[Any]) -> None:
         """Start with the loop's next turn."""
-        self.handler = handler
-        _live.register(self)
+        self._handler = ref(handler)
+        _live.register(self, handler)
         self.context._runner = self
         if self.parent is not None:
             self.parent.runner.children.add(self)
@@ -391,6 +388,7 @@ class Runner:
     async def execute(self, call: RunCall) -> StopEvent | None:
         """Run the steps: the innermost part of the run's chain."""
         self.call = call
+        current_runner.set(None)  # the context outlives the run, and must not keep it
         self.step_context = contextvars.copy_context()
         self.deadline.start()
         if self.ending is None:
@@ -439,11 +437,14 @@ class Runner:
         for told in self.lifecycle.closing() if self.lifecycle is not None else ():
             self.log.tell(told)
         self.lifecycle = None  # what an abandoned step does from now on is told to nobody
+        ending.stop, ending.error = stop, error
         last = last_event(self, stop, error)
         self.log.append(last)
         self.log.close()
         if self.parent is not None:
             self.parent.runner.children.discard(self)
             self.parent.runner.stalls.look()
+        handler = self.handler
         _live.unregister(self)
-        self.handler._settle(last, error, hard=ending.hard)
+        if handler is not None:
+            handler._settle(last, error, hard=ending.hard)

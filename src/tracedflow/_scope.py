@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _state as st
@@ -45,6 +44,8 @@ class BoundStep:
     is_async: bool
     takes_one: bool  # one event: neither a list nor one of each of several
     is_plain: bool  # calling it gives all that is to be awaited: no thread, no resource, no time limit
+    is_single: bool  # it makes one attempt, without a limit that it shares
+    takes_event_alone: bool  # as its first argument: a dict of keywords for each call would cost more than the call
 
     def arguments(self, inputs: tuple[Event, ...], scope: StepScope) -> dict[str, Any]:
         """Return the keywords to call the function with."""
@@ -64,9 +65,18 @@ def bind(config: StepConfig, fn: Callable[..., Any]) -> BoundStep:
     is_async = inspect.iscoroutinefunction(fn)
     takes_one = config.collection_param is None and not config.is_multi_slot
     is_plain = is_async and not config.resources and config.timeout is None
+    alone = takes_one and config.context_parameter is None and not config.resources and _is_first(fn, config.event_name)
+    is_single = config.retry_policy is None and config.limit is None
     return BoundStep(
-        config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one, is_plain
-    )
+        config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one, is_plain,
+        is_single, alone,
+    )  # fmt: skip
+
+
+def _is_first(fn: Callable[..., Any], name: str) -> bool:
+    """Whether an argument without a keyword goes to this parameter. A wrapper's own signature counts, not what it claims to wrap."""
+    first = next(iter(inspect.signature(fn, follow_wrapped=False).parameters.values()), None)
+    return first is not None and first.name == name and first.kind is not inspect.Parameter.KEYWORD_ONLY
 
 
 class StepScope:
@@ -107,9 +117,8 @@ class StepScope:
         self.execution = execution
         inputs = execution.inputs
         events = (inputs[0].event,) if len(inputs) == 1 else tuple([envelope.event for envelope in inputs])
-        origin = partial(_causes, inputs)  # not a method: each execution would be a cycle, which only the garbage collector frees
         headers = inputs[0].headers if inputs else None
-        self.call: StepCall = StepCall(runner.call, step.config, execution.id, events, origin, execution.ready_at, now, headers)
+        self.call: StepCall = StepCall(runner.call, step.config, execution.id, events, inputs, _causes, execution.ready_at, now, headers)
         self.call._scope = self  # until it ends: they know each other
         queued = now - execution.ready_at
         if queued > 0:
@@ -133,6 +142,8 @@ class StepScope:
         call.attempts += 1
         if execution.first_started_at is None:
             execution.first_started_at = call.started_at
+        self.started = self.runner.now() if call.attempts > 1 else call.started_at
+        self.queued_at_start = call.queued
 
     def _begin_again(self, call: StepCall) -> None:
         write(self, last=False)  # of the attempt before
@@ -354,7 +365,7 @@ class StepScope:
             raise ContextStateError(
                 f"ctx.collect_events was called after step `{self.execution.step}` had ended; await what you start in it"
             )
-        self.runner.apply(asked)
+        self.runner.collect(self, asked)
 
     # --- ending ---
 
@@ -384,12 +395,16 @@ class StepScope:
             for helper in tuple(self.helpers):
                 helper.cancel("step ended")
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has followed from it, and nothing will."""
+        return not self.call.emitted and not self.call.collecting
+
     def completion(self, events: Sequence[Event], *, stream: bool, at: float) -> st.Complete:
         """Return what the run's state hears when this execution has ended with these events; `stream`: it returned a list."""
         call = self.call
-        silent = not events and not call.emitted and not call.collecting
         held_back = self.runner.settings.stepwise
-        return st.Complete(call.execution, events, at, call._outgoing, call.span_context, stream, silent, held_back)
+        return st.Complete(call.execution, events, at, call._outgoing, call.span_context, stream, not events and self.is_silent, held_back)
 
 
 def _causes(inputs: tuple[st.Envelope, ...]) -> tuple[Cause, ...]:

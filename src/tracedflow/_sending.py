@@ -51,7 +51,7 @@ def send_now(runner: Runner, event: Event, target: str | None, scope: StepScope 
         return
     if scope is None or scope.ended:
         check_queue(runner, event)
-        returned = runner.stepper.take(event)
+        returned = runner.stepper.take(event) if runner.stepper is not None else None
         if returned is not None:
             runner.apply(st.SendOn(returned.id, runner.now(), target))
             return

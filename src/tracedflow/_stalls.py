@@ -6,17 +6,18 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
+from ._part import Part
 from ._report import background_tasks
 
 if TYPE_CHECKING:
     from ._runner import Runner
 
 
-class StallWatch:
+class StallWatch(Part):
     """Watches one run. Told whenever it might have come to rest; looks again when the loop has turned."""
 
     def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+        super().__init__(runner)
         self._check: asyncio.Handle | None = None
         self._expected: dict[str, int] = {}
 
@@ -33,7 +34,9 @@ class StallWatch:
 
     def look(self, _: object = None) -> None:
         """Look, when the loop has turned, whether the run can still go on. From any thread."""
-        runner = self._runner
+        runner = self._whole()
+        if runner is None:  # nobody but a reader of the stream holds on to the run any more
+            return
         if threading.get_ident() != runner.thread_id:
             if not runner.loop.is_closed():
                 runner.loop.call_soon_threadsafe(self.look)

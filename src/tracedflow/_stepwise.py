@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from . import _state as st
+from ._part import Part
 from .errors import WorkflowRuntimeError
 from .events import Event
 
@@ -28,11 +29,11 @@ class Produced(list[Event]):
         return len(self) > 0 or self._is_live
 
 
-class Stepper:
+class Stepper(Part):
     """Starts what is ready in one run when it is told to, and knows what its caller has in hand."""
 
     def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+        super().__init__(runner)
         self._returned: list[st.Envelope] = []  # and not handed over yet
         self._in_hand: dict[int, list[st.Envelope]] = {}  # by the identity of the event
         self._put_off: list[st.Resume] = []
@@ -46,8 +47,6 @@ class Stepper:
         waits for an event, it waits for that too.
         """
         runner = self._runner
-        if not runner.settings.stepwise:
-            raise ValueError("run_step() needs a stepwise run: workflow.run(stepwise=True, ...)")
         if self._stepping:
             raise WorkflowRuntimeError(
                 f"run_step() of run {runner.run_id} was called while another call of it is at work; await that first"
@@ -123,7 +122,7 @@ class Stepper:
 
     def puts_off(self, command: st.Resume) -> bool:
         """Whether a parked step must wait for the next `run_step`."""
-        if self._stepping or not self._runner.settings.stepwise:
+        if self._stepping:
             return False
         self._put_off.append(command)
         return True

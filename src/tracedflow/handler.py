@@ -31,6 +31,7 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
     def __init__(self, runner: Runner) -> None:
         super().__init__(loop=runner.loop)
         self._runner = runner
+        self._context = runner.context
         self._stop_event: StopEvent | None = None
         self._was_awaited = False
         self._has_result = False
@@ -49,7 +50,7 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
     @property
     def ctx(self) -> Context[Any]:
         """The run's Context, as the caller sees it."""
-        return self._runner.context
+        return self._context
 
     @property
     def record(self) -> Sequence[AttemptRecord]:
@@ -99,7 +100,10 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
         Raises:
             ValueError: the run is not stepwise.
         """
-        return await self._runner.stepper.run_step()
+        stepper = self._runner.stepper
+        if stepper is None:
+            raise ValueError("run_step() needs a stepwise run: workflow.run(stepwise=True, ...)")
+        return await stepper.run_step()
 
     async def cancel_run(self, *, timeout: float = 5.0) -> None:
         """End the run: awaiting it raises `WorkflowCancelledByUser`. Returns when it has ended, or after `timeout` seconds.
@@ -110,7 +114,7 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
         if self.done():
             return
         if not self._runner.is_over:
-            self._runner.context._stay_resumable(self._runner)
+            self._context._stay_resumable(self._runner)
         self._runner.cancel("cancel_run() was called")
         await asyncio.wait([self], timeout=timeout)
 

@@ -60,7 +60,8 @@ class ByHand:
             config=cast("Any", config),
             execution=execution,
             inputs=inputs,
-            origin=lambda: causes,
+            sources=causes,
+            origin=tuple,
             enqueued_at=now,
             started_at=now,
         )

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from tests.telemetry.conftest import Spans
 from tests.telemetry.programs import Approval
 from tracedflow import Context, HumanResponseEvent, InputRequiredEvent
+from tracedflow._ending import suspend
 from tracedflow.inspect.trace_file import read_runs
 from tracedflow.telemetry import Metrics, Tracing
 from tracedflow.testing import run_virtual
@@ -35,7 +36,7 @@ async def paused(flow: Approval) -> dict[str, Any]:
     async for event in handler.stream_events():
         if isinstance(event, InputRequiredEvent):
             break
-    saved = handler._runner.suspend()  # what `drain(then="snapshot")` does with each run
+    saved = suspend(handler._runner)  # what `drain(then="snapshot")` does with each run
     with pytest.raises(Exception, match="suspended"):
         await handler
     return json.loads(json.dumps(saved))

@@ -424,7 +424,7 @@ def test_what_a_step_sends_carries_its_context_as_w3c_headers(spans: Spans) -> N
 def test_a_cause_that_came_as_headers_is_linked_too(spans: Spans) -> None:
     hand = ByHand(Tracing(spans.provider))
     cause = Cause(event_id=1, event_type="Query", step="far", execution=None, headers=REMOTE)
-    hand.step.origin = lambda: (cause,)
+    hand.step.origin = lambda _: (cause,)
     hand.go()
     (link,) = spans.one("run_step work").links
     assert format(link.context.span_id, "016x") == "00f067aa0ba902b7"

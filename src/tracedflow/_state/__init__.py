@@ -38,6 +38,7 @@ from ._inputs import (
     SendOn,
     Streamed,
 )
+from ._joins import join
 from ._lanes import admit, park, pump, wake
 from ._model import (
     DROPS_KEPT,
@@ -57,7 +58,7 @@ from ._model import (
     new_state,
 )
 from ._reduce import recoveries, reduce
-from ._shortcuts import complete, send
+from ._shortcuts import complete, end, send
 
 __all__ = [
     "DROPS_KEPT",
@@ -104,7 +105,9 @@ __all__ = [
     "Wait",
     "admit",
     "complete",
+    "end",
     "is_over",
+    "join",
     "new_state",
     "park",
     "pump",

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 
 from ..events import Event
-from ._commands import Command, Joined, Joining
+from ._commands import Joined, Joining
 from ._inputs import Collect
 from ._model import Buffer, Envelope, Execution, RunState
 
 
-def collect(state: RunState, asked: Collect, out: list[Command]) -> None:
+def join(state: RunState, execution: Execution, asked: Collect) -> Joined | Joining:
     """Add an event to a join; the answer goes to the execution's memo."""
-    execution = state.executions[asked.execution]
+    expected = asked.expected
     slot = (execution.step, asked.buffer)
     buffer = state.buffers.get(slot)
     if buffer is None:
-        buffer = state.buffers[slot] = Buffer(asked.expected)
-    buffer.expected = asked.expected
-    buffer.items.setdefault(type(asked.event), deque()).append(_envelope_of(execution, asked.event))
-    buffer.size += 1
+        buffer = state.buffers[slot] = Buffer(expected)
+    buffer.expected = expected
+    buffer.add(_envelope_of(execution, asked.event))
     # The size is looked at first: comparing the sets on every call would make a join of n events cost n².
-    collected = _full_set(buffer) if buffer.size >= len(asked.expected) else None
-    execution.remember(asked.key, None if collected is None else [envelope.event for envelope in collected])
+    collected = _full_set(buffer) if buffer.size >= len(expected) else None
     if collected is None:
-        out.append(Joining(execution.id, type(asked.event), asked.buffer, buffer.size, len(asked.expected)))
-        return
+        execution.remember(asked.key, None)
+        return Joining(execution.id, type(asked.event), asked.buffer, buffer.size, len(expected))
+    execution.remember(asked.key, [envelope.event for envelope in collected])
     for envelope in collected:
         state.count_collected(envelope)
-    out.append(Joined(execution.id, collected))
     if buffer.size == 0:
         del state.buffers[slot]
+    return Joined(execution.id, collected)
 
 
 def _envelope_of(execution: Execution, event: Event) -> Envelope:

@@ -31,7 +31,8 @@ def start(state: RunState, lane: Lane, execution: Execution, out: Starts) -> Non
     execution.phase = "running"
     for envelope in execution.inputs:
         if not envelope.taken:
-            take(state, envelope)
+            envelope.taken = True
+            state.tally(type(envelope.event)).consumed += 1
     out.append(execution)
 
 

@@ -163,6 +163,15 @@ class Buffer:
     size: int = 0
     counted: tuple[tuple[type[Event], ...], dict[type[Event], int]] | None = None  # `expected`, and how many of each; made when asked for
 
+    def add(self, envelope: Envelope) -> None:
+        """Gather one more."""
+        kind = type(envelope.event)
+        items = self.items.get(kind)
+        if items is None:
+            items = self.items[kind] = deque()
+        items.append(envelope)
+        self.size += 1
+
 
 @dataclass(slots=True, eq=False)
 class Stream:

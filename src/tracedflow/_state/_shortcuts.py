@@ -35,6 +35,20 @@ def complete(
     return envelope
 
 
+def end(state: RunState, done: Execution, silent: bool, out: Starts) -> bool:
+    """End an execution without an event. False: it is not that simple, and nothing has changed."""
+    lane = state.lanes[done.step]
+    if done.scopes or state.waits or lane.resuming or state.status != "running" or not done.holds_slot:
+        return False
+    del state.executions[done.id]
+    lane.in_use -= 1
+    if silent:
+        state.silent[done.step] = state.silent.get(done.step, 0) + 1
+    if lane.ready:
+        start_queued(state, lane, out)
+    return True
+
+
 def send(
     state: RunState,
     source: Execution,

@@ -18,7 +18,7 @@ from .._sending import send, write_to_stream
 from .._snapshot import SavedRun
 from .._state import FORMAT
 from ..errors import ContextSerdeError, ContextStateError
-from ..events import Event
+from ..events import Event, StopEvent
 from ._sync import SyncContext
 from .serializers import check_serializer
 from .state_store import DictState, StateStore
@@ -337,10 +337,14 @@ class Context(Generic[StateT]):
             ContextStateError: the run is not over.
         """
         warnings.warn("ctx.get_result is deprecated; await the handler", DeprecationWarning, stacklevel=2)
-        handler = self._live("get_result").handler
-        if not handler.done():
+        runner = self._live("get_result")
+        if runner.ending is None or not runner.log.closed:
             raise ContextStateError("ctx.get_result was called before the run was over; await the handler")
-        return handler.result()
+        if runner.ending.error is not None:
+            raise runner.ending.error
+        stop = runner.ending.stop
+        assert stop is not None  # it has no error
+        return stop.result if type(stop) is StopEvent else stop
 
     @property
     def streaming_queue(self) -> StreamQueue:

@@ -74,7 +74,8 @@ class StepCall:
     config: StepConfig
     execution: int  # sequence number in the run
     inputs: tuple[Event, ...]
-    origin: Callable[[], tuple[Cause, ...]]  # makes `causes`; most executions are never asked
+    sources: Any  # what `origin` makes `causes` of; most executions are never asked
+    origin: Callable[[Any], tuple[Cause, ...]]
     enqueued_at: float  # run clock
     started_at: float  # run clock
     headers: Mapping[str, str] | None = None
@@ -123,7 +124,7 @@ class StepCall:
     def causes(self) -> tuple[Cause, ...]:
         """Where each input came from."""
         if self._causes is None:
-            self._causes = self.origin()
+            self._causes = self.origin(self.sources)
         return self._causes
 
     @property

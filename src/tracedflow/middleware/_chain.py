@@ -178,7 +178,10 @@ class Chain:
 
     def hears(self, kind: type[Notice]) -> bool:
         """Whether a layer hears notices of this kind; if not, none need be made."""
-        return bool(self._listeners(kind))
+        try:
+            return self._heard[kind] != ()
+        except KeyError:
+            return self._listeners(kind) != ()
 
     def _listeners(self, kind: type[Notice]) -> tuple[tuple[str, Callable[[Notice], None]], ...]:
         found = self._heard.get(kind)

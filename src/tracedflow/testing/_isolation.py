@@ -344,7 +344,7 @@ class _Isolation:
             event = answer if isinstance(answer, Event) else cast("Callable[[Event | None], Event]", answer)(opened.question)
             if wait.wants(event):
                 del self._answers[number]
-                self._runner.handler.ctx.send_event(event)
+                self._runner.context.send_event(event)
                 return
         runner.finish(Ending(status="failed", error=self._unanswered(opened)))
 

@@ -45,7 +45,8 @@ class RunWatch:
         self._runs: deque[_Watched] = deque(maxlen=_KEPT)
         self._count = 0
 
-    def _add(self, runner: Runner) -> None:
+    def _add(self, handler: WorkflowHandler[Any]) -> None:
+        runner = handler._runner
         self._count += 1
         self._runs.append(_Watched(weakref.ref(runner), runner.records))
 
@@ -79,7 +80,7 @@ def _described(run: _Watched, report: RunReport | None) -> str:
 
 
 @contextmanager
-def _told(tell: Callable[[Runner], None]) -> Generator[None]:
+def _told(tell: Callable[[WorkflowHandler[Any]], None]) -> Generator[None]:
     _live.watchers.append(tell)
     try:
         yield
@@ -90,7 +91,7 @@ def _told(tell: Callable[[Runner], None]) -> Generator[None]:
 def handlers() -> Iterator[list[WorkflowHandler[Any]]]:
     """Yield a list that the handler of each run is added to, until the generator is closed."""
     found: list[WorkflowHandler[Any]] = []
-    with _told(lambda runner: found.append(runner.handler)):
+    with _told(found.append):
         yield found
 
 
