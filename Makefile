@@ -47,7 +47,7 @@ mutants: $(VENV)/.mutants ## change the core in some thousand small ways; fails 
 
 bench: $(VENV)/.runtime ## cost against bare asyncio and against the peers; ARGS=--quick for a first look
 	-@$(MAKE) --no-print-directory $(BENCH_VENV)/.peers # without a network what needs it is left out, and said to be
-	$(PY) -m benchmarks $(ARGS)
+	BENCH_VENV=$(BENCH_VENV) $(PY) -m benchmarks $(ARGS)
 
 backends: ## install a real collector, Jaeger, Prometheus and MLflow outside the repository
 	PYTHON=$(PY) tests/backends/install.sh

@@ -13,7 +13,7 @@ from pathlib import Path
 from ._report import Figure, Section
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCH_PYTHON = ROOT / ".bench-venv" / "bin" / "python"
+BENCH_PYTHON = ROOT / os.environ.get("BENCH_VENV", ".bench-venv") / "bin" / "python"
 PEERS = {"_llama_index": "llama-index-workflows", "_langgraph": "LangGraph", "_pydantic_graph": "pydantic-graph", "_burr": "Burr"}
 TIMEOUT = 600  # seconds that one process may take
 

@@ -91,7 +91,7 @@ def draw(handler: WorkflowHandler[list[str]], folder: Path) -> list[Path]:
     flows, run = folder / "flows", folder / "run"
     draw_all_possible_flows(Signpost, filename=f"{flows}.html")
     draw_all_possible_flows_svg(Signpost, filename=f"{flows}.svg")
-    draw_all_possible_flows_mermaid(Signpost, filename=f"{flows}.mermaid", max_label_length=12)  # longer names are cut
+    draw_all_possible_flows_mermaid(Signpost, filename=f"{flows}.mermaid", max_label_length=8)  # longer names are cut
     draw_most_recent_execution(handler, filename=f"{run}.html")
     draw_most_recent_execution_svg(handler, filename=f"{run}.svg")
     draw_most_recent_execution_mermaid(handler, filename=f"{run}.mermaid", max_label_length=12)

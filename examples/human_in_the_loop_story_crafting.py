@@ -28,8 +28,7 @@ from pydantic import BaseModel, Field
 
 from examples._kit.cli import NotFoundError, Stage, WrongInputError, output_file, run_example
 from examples._kit.model import Model
-from examples._kit.terminal import at_a_terminal
-from examples.stepwise import typed
+from examples._kit.terminal import at_a_terminal, typed
 from tracedflow import Context, Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, step
 from tracedflow.errors import ContextSerdeError
 

@@ -15,15 +15,12 @@ flowchart LR
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import threading
 from argparse import ArgumentParser
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
 from examples._kit.cli import NotFoundError, Stage, run_example
-from examples._kit.terminal import at_a_terminal
+from examples._kit.terminal import at_a_terminal, typed
 from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowCancelledByUser, WorkflowHandler, step
 
 QUESTION = "the evening boat leaves from the old pier"  # what is to be shortened
@@ -105,25 +102,6 @@ async def play(stage: Stage) -> str:
         return await handler
     except WorkflowCancelledByUser:
         raise NotFoundError("a result, as everything was kept back and the run was ended") from None
-
-
-async def typed(question: str) -> str:
-    """Return what is typed. The thread is a daemon, so that Ctrl-C need not wait for a line that never comes."""
-    loop = asyncio.get_running_loop()
-    line: asyncio.Future[str] = loop.create_future()
-    print(question, end="", file=sys.stderr, flush=True)
-
-    def give(text: str) -> None:
-        if not line.done():
-            line.set_result(text)
-
-    def read() -> None:
-        text = sys.stdin.readline()
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(give, text)
-
-    threading.Thread(target=read, daemon=True).start()
-    return await line
 
 
 async def go_on(question: str) -> str:

@@ -615,3 +615,43 @@ async def test_the_browser_would_report_what_a_page_tried_to_load(tmp_path: Path
     page.write_text(page.read_text().replace("</body>", '<img src="https://example.invalid/x.png"></body>'))
     _, said = await asyncio.to_thread(browse, page)
     assert "example.invalid" in "".join(said)
+
+
+MEASURE = """<script>
+const legend = document.querySelector(".legend").getBoundingClientRect(), main = document.querySelector("main").getBoundingClientRect();
+const boxes = [...document.querySelectorAll("main .b")].map((box) => box.getBoundingClientRect());
+const hidden = boxes.filter((box) => box.left < main.left || box.right > main.right || box.bottom > legend.top).length;
+document.documentElement.dataset.seen = JSON.stringify([boxes.length, hidden]);
+</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; apt-get install chromium")
+async def test_the_first_look_has_the_whole_picture_and_the_legend_covers_none_of_it(tmp_path: Path) -> None:
+    class Item(Event):
+        number: int
+
+    class ItemDone(Event):
+        number: int
+
+    class Fan(Workflow):
+        @step
+        async def split_everything(self, ev: StartEvent) -> list[Item]:
+            return [Item(number=number) for number in range(6)]
+
+        @step
+        async def execute_item(self, ev: Item) -> ItemDone:
+            return ItemDone(number=ev.number)
+
+        @step
+        async def gather(self, done: list[ItemDone]) -> StopEvent:
+            return StopEvent(result=len(done))
+
+    handler = Fan().run()
+    await handler
+    page = tmp_path / "fan.html"
+    draw_most_recent_execution(handler, str(page))
+    text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text())
+    page.write_text(text.replace("</body>", MEASURE))
+    dom, said = await asyncio.to_thread(browse, page)
+    assert said == []
+    assert 'data-seen="[17,0]"' in dom, re.findall(r'data-seen="[^"]*"', dom)

@@ -12,6 +12,7 @@ model.py
       `await chat(messages, tools, on_text=)`   `Message`, with `.content` and `.tool_calls`; `on_text(piece)` is told each piece
       a step that is a plain function calls     `asyncio.run(model.complete(prompt, prompt_name=...))`: it has a thread of its own
       `await embed(texts)`                      a list of vectors, one for each text
+    `ModelRefusedError`                         wrong key, no such model, no such protocol: no attempt mends that (`.status`)
     `ModelUnavailableError`                     busy, not reached, broke off: what a retry policy waits for (`.status`, `.retry_after`)
     `Message(role, content)`, `ToolCall(id, name, arguments)`   pydantic; arguments is JSON text, as on the wire
     `system(text)`, `user(text)`, `assistant(text)`, `tool_result(call, text)`   the four kinds of message
@@ -22,7 +23,7 @@ cli.py
     `Stage`                                     what `play` gets: `.model`, `.data` (Path), `.question`, `.arguments`
       `await stage.run(workflow, **start)`      run it, with progress on stderr; give `answer=` for questions to a person
       `await stage.follow(handler)`             the same for a run that was started elsewhere
-    `output_file`                               the `type=` of a flag that names a file to be written
+    `output_file`, `some_text`                  the `type=` of a flag: a file to be written; a text that is not empty
     `NotFoundError`, `WrongInputError`          raise them for "no answer in the data": exit status 3; "cannot be used": 2
 corpus/ (`stage.data`)
     handbook/*.md, web/*.md, letters/*.md, budgets/YEAR.md (2020 is missing), tables/*.csv, tables.sql, crew.json, register.txt, story.json
@@ -43,6 +44,7 @@ tools.py    `Tool(function)`: `.name`, `.description`, `.schema`, `.spec`, `awai
             `handbook_tools(data)`: `add`, `multiply`, `lookup`; `budget_tools(data)`: a search for each year
 reading.py  for rules only: `tagged`, `all_tagged`, `sentences`, `content_words`, `best_sentence`, `overlap`, `numbers`, `facts_asked`
 scripted_server.py   `ScriptedServer(faults=[...])`: the same rules behind a loopback OpenAI-style server; `with ... as server: server.url`
+terminal.py `at_a_terminal()`, `await typed(question)`; what makes Ctrl-C and closed pipes end an example quietly
 screen.py   `heading`, `show_waterfall`
 
 A new example needs three more files: its rules in `_kit/scripts/<name>.py`, what it is asked and how the answer is known in

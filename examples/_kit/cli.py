@@ -90,10 +90,13 @@ class Stage:
         """Show a run that was started elsewhere, and return its result."""
         self.handlers.append(handler)
         shown = _Progress(getattr(self.arguments, "verbose", False))
-        async for event in handler.stream_events(expose_internal=True):
-            shown.tell(event)
-            if answer is not None and isinstance(event, InputRequiredEvent):
-                await handler.send_event(await answer(event))
+        try:
+            async for event in handler.stream_events(expose_internal=True):
+                shown.tell(event)
+                if answer is not None and isinstance(event, InputRequiredEvent):
+                    await handler.send_event(await answer(event))
+        finally:
+            shown.end_line()
         return await handler
 
 
@@ -119,10 +122,14 @@ class _Progress:
         elif not isinstance(event, StopEvent) and not type(event).__module__.startswith("tracedflow"):
             self._line(f"{type(event).__name__}({_fields(event)})")
 
-    def _line(self, text: str) -> None:
+    def end_line(self) -> None:
+        """End the line of a text that came in pieces, whole or not."""
         if self._within:
             print(file=sys.stderr)
         self._within = False
+
+    def _line(self, text: str) -> None:
+        self.end_line()
         print(f"+{time.perf_counter() - self._began:.3f}s {text}", file=sys.stderr, flush=True)
 
 

@@ -95,7 +95,8 @@ async def _named_errors(place: str) -> AsyncIterator[None]:
             raise ModelRefusedError(f"{place} refused with status {error.status_code}: {_reason(error)}", error.status_code) from error
         seconds = error.response.headers.get("retry-after", "")
         wait = float(seconds) if re.fullmatch(r"\d+(\.\d+)?", seconds) else None
-        raise ModelUnavailableError(f"{place} answered with status {error.status_code}", error.status_code, wait) from error
+        later = f", and asks to wait {wait:g} s" if wait else ""
+        raise ModelUnavailableError(f"{place} answered with status {error.status_code}{later}", error.status_code, wait) from error
     except APITimeoutError as error:
         raise ModelUnavailableError(f"{place} did not answer in time") from error
     except APIConnectionError as error:

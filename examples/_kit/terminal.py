@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -18,6 +19,28 @@ NO_READER = 141  # and a pipe that nobody reads any more
 def at_a_terminal() -> bool:
     """Return whether somebody is there to type. A program may be started without any input."""
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+async def typed(question: str) -> str:
+    """Return the line that is typed, and "" where the input has ended.
+
+    The thread is a daemon, so that Ctrl-C need not wait for a line that never comes.
+    """
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[str] = loop.create_future()
+    print(question, end="", file=sys.stderr, flush=True)
+
+    def give(text: str) -> None:
+        if not line.done():
+            line.set_result(text)
+
+    def read() -> None:
+        text = sys.stdin.readline() if sys.stdin is not None else ""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(give, text)
+
+    threading.Thread(target=read, daemon=True).start()
+    return await line
 
 
 def ended_quietly(program: Callable[[], int]) -> int:

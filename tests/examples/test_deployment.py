@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from prometheus_client import REGISTRY
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from examples.deployment import application, ask, asked, follow, main, served, serving
+from examples._kit.cli import Stage, WrongInputError
+from examples._kit.model import ScriptedModel
+from examples.deployment import application, ask, asked, follow, main, play, served, serving
 from examples.managing_events import NumberPrompt
 from tracedflow import Context, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent, Workflow, drain, runs, step
 from tracedflow.inspect.trace_file import read_runs

@@ -195,6 +195,21 @@ def test_an_error_that_quotes_a_long_question_is_cut(run: Run) -> None:
     assert len(said[-2]) < 600
 
 
+def test_a_text_that_broke_off_leaves_no_line_open(run: Run) -> None:
+    class Breaking(Workflow):
+        @step
+        async def write(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.write_event_to_stream(Piece(delta="It was a dark and"))
+            raise ModelUnavailableError("small broke off")
+
+    async def breaks(stage: Stage) -> Any:
+        return await stage.run(Breaking())
+
+    status, _, said = run(play=breaks)
+    assert status == 1
+    assert said[1:3] == ["It was a dark and", "No answer: small broke off"]
+
+
 def test_a_file_that_the_data_lacks_is_a_wrong_call(run: Run, tmp_path: Path) -> None:
     async def reads(stage: Stage) -> str:
         return (stage.data / "towns" / "karrow.md").read_text()
