@@ -68,29 +68,22 @@ class Dispatcher:
                 result = checked(scope, await called(scope))
                 end_attempt(scope, result, None)
             else:
-                result = await self._through_layers(scope)
+                if scope.step.config.limit is not None:
+                    await _wait_for_permit(scope)
+                result = await self.chain.step(scope.call)
+                if result is not scope.returned:
+                    check_result(scope, result)  # a layer put it there
         except BaseException as caught:  # noqa: BLE001 - the runner decides what each kind means
             error = ended_badly(scope, caught) if alone else caught
             scope.close()
             runner.step_failed(scope, error)
             return
         scope.close()
+        if scope.attempt == 0:  # a layer answered without calling the step
+            end_without_attempt(scope, result, None)
         if runner.settings.checkpoint is not None and not await checkpointed(scope, result):
             return
         runner.step_completed(scope, result, scope.ended_attempt if alone else runner.now())
-
-    async def _through_layers(self, scope: StepScope) -> StepResult:
-        if scope.step.config.limit is not None:
-            try:
-                await scope.acquire_limit()
-            finally:
-                scope.call.started_at = scope.runner.now()
-        result = await self.chain.step(scope.call)
-        if result is not scope.returned:
-            check_result(scope, result)  # a layer put it there
-        if scope.attempt == 0:  # a layer answered without calling the step
-            end_without_attempt(scope, result, None)
-        return result
 
     def _attempts(self, call: StepCall) -> Awaitable[StepResult]:
         """The innermost `step`: one attempt, or as many as the retry policy asks for."""
@@ -139,6 +132,13 @@ class Dispatcher:
             if _is_cancelled(scope):
                 raise
             raise nobodys(scope) from error
+
+
+async def _wait_for_permit(scope: StepScope) -> None:
+    try:
+        await scope.acquire_limit()
+    finally:
+        scope.call.started_at = scope.runner.now()
 
 
 def called(scope: StepScope) -> Awaitable[Any]:
@@ -245,7 +245,7 @@ async def _grace(scope: StepScope, future: asyncio.Future[Any]) -> None:
     if not future.done():
         text = f"the thread of step `{scope.call.step}`, which was abandoned {scope.runner.cancel_grace:g} s after it was cancelled"
         scope.abandon(text)
-        scope.runner.abandoned.append(scope.call.step)
+        scope.runner.abandoned += (scope.call.step,)
         _log.warning("run %s of %s: %s still runs", scope.runner.run_id, scope.call.workflow, text)
 
 

@@ -232,7 +232,7 @@ def _abandon(runner: Runner, scope: StepScope) -> None:
     name = scope.call.step
     text = f"the task of step `{name}`, which was abandoned {runner.cancel_grace:g} s after it was cancelled"
     scope.abandon(text)
-    runner.abandoned.append(name)
+    runner.abandoned += (name,)
     _log.warning("run %s of %s: %s still runs", runner.run_id, runner.call.workflow, text)
 
 

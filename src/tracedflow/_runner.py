@@ -32,7 +32,6 @@ from ._stepwise import Stepper
 from ._stream import EventLog, EventStream
 from ._turn import Turn, turn_of
 from .clock import active as active_clock
-from .context import Context
 from .errors import ContextStateError, QueueFullError, WorkflowCancelledByUser, WorkflowStalledError
 from .events import Event, InternalDispatchEvent, StopEvent
 from .middleware import EventSent, LoopBlocked, RunCall, RunResumed, RunStalled
@@ -42,6 +41,7 @@ from .records import RecordLog
 if TYPE_CHECKING:
     from ._graph import Graph
     from .clock import Clock
+    from .context import Context
     from .handler import WorkflowHandler
     from .limits import Limiter, Permit
     from .middleware import Chain, StepResult
@@ -57,6 +57,12 @@ _FIRST = deque[st.Execution].popleft
 class Runner:
     """Owns the tasks, futures and timers of one run."""
 
+    # Most runs never need these. Each would be one object more for the garbage collector, which looks at those of all live runs.
+    permits: tuple[tuple[Limiter, Permit], ...] = ()
+    abandoned: tuple[str, ...] = ()
+    sent_early: tuple[tuple[Event, str | None], ...] = ()
+    _warned: frozenset[str] = frozenset()
+
     def __init__(
         self,
         workflow: Workflow[Any],
@@ -65,7 +71,6 @@ class Runner:
         call: RunCall,
         state: st.RunState,
         settings: RunSettings,
-        context: Context[Any],
         parent: StepScope | None,
         resumes: SavedRun | None = None,
     ) -> None:
@@ -79,7 +84,6 @@ class Runner:
         self.state = state
         self.settings = settings
         self.cancel_grace: float = settings.cancel_grace
-        self._context = ref(context)
         self.parent = parent
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.thread_id: int = threading.get_ident()
@@ -92,9 +96,7 @@ class Runner:
         self.scopes: dict[int, StepScope] = {}
         self.saving: dict[int, st.Complete] = {}  # ends of executions that a checkpoint callback is at work on: they do not count yet
         self.children: set[Runner] = set()
-        self.permits: list[tuple[Limiter, Permit]] = []
         self.threads = 0
-        self.abandoned: list[str] = []
         self.blocked: LoopBlocked | None = None
         self.deadline: Deadline = Deadline(self)
         self._handler: ref[WorkflowHandler[Any]]
@@ -108,9 +110,9 @@ class Runner:
         self.timers: dict[int, asyncio.TimerHandle] = {}
         self.ending: Ending | None = None
         self._over: asyncio.Future[None] = self.loop.create_future()
-        self._warned: set[str] = set()
         self.resumes = resumes
-        self.sent_early: list[tuple[Event, str | None]] = [] if resumes is None else list(resumes.early)
+        if resumes is not None:
+            self.sent_early = tuple(resumes.early)
         self.has_shortcuts: bool = not (settings.stepwise or settings.max_queued is not None or settings.pause_timeout)
         self.stepper: Stepper | None = Stepper(self) if settings.stepwise else None
         self.lifecycle: Lifecycle | None = None  # made for the first reader of internal events
@@ -118,21 +120,18 @@ class Runner:
         self._final_report: RunReport | None = None
         self._ended_at: float | None = None
 
-    # Its handler and its Context hold on to the runner, and not the other way round. While it is live the registry of live runs
-    # holds the handler, and that the Context.
-
     @property
     def handler(self) -> WorkflowHandler[Any] | None:
-        """Its handler; None when the run is over and nobody holds it."""
+        """Its handler, which the registry of live runs holds, and then its caller; None when nobody does."""
         return self._handler()
 
     @property
     def context(self) -> Context[Any]:
         """Its Context, as the caller sees it."""
-        context = self._context()
-        if context is None:
-            raise ContextStateError(f"run {self.run_id} of {self.call.workflow} is over, and nobody holds its Context any more")
-        return context
+        handler = self._handler()
+        if handler is None:
+            raise ContextStateError(f"run {self.run_id} of {self.call.workflow} is over, and nobody holds it any more")
+        return handler.ctx
 
     @property
     def has_begun(self) -> bool:
@@ -305,7 +304,7 @@ class Runner:
     def warn_once(self, text: str) -> None:
         """Log a warning once in a run."""
         if text not in self._warned:
-            self._warned.add(text)
+            self._warned |= {text}
             _log.warning("%s (run %s)", text, self.run_id)
 
     # --- the end ---
@@ -348,7 +347,7 @@ class Runner:
         """Start with the loop's next turn."""
         self._handler = ref(handler)
         _live.register(self, handler)
-        self.context._runner = self
+        handler.ctx._runner = self
         if self.parent is not None:
             self.parent.runner.children.add(self)
             self.parent.children = [*(self.parent.children or ()), self]
@@ -383,7 +382,7 @@ class Runner:
     async def _enter(self) -> None:
         gate = self.settings.gate
         if gate is not None:
-            self.permits.append((gate, await acquire(self, gate)))
+            self.permits = ((gate, await acquire(self, gate)),)
 
     async def execute(self, call: RunCall) -> StopEvent | None:
         """Run the steps: the innermost part of the run's chain."""
@@ -428,8 +427,8 @@ class Runner:
             ending.status = "completed" if error is None else "failed"
         if error is not None and error is ending.error and ending.trace is not None:
             error.__traceback__ = ending.trace  # without the engine's frames that it came through since
-        while self.permits:
-            self.permits.pop()[1].release()
+        for _, permit in self.permits:
+            permit.release()
         self._ended_at = self.now()
         self.records.close(ending.status.replace("_", " "), self._ended_at - self.call.started_at, self._final_report)
         if error is not None and self.abandoned:

@@ -47,7 +47,7 @@ def _check_send(runner: Runner, event: object, target: str | None) -> None:
 def send_now(runner: Runner, event: Event, target: str | None, scope: StepScope | None) -> None:
     """Send on the run's loop."""
     if not runner.has_begun:  # sent between `run()` and the run's first turn of the loop
-        runner.sent_early.append((event, target))
+        runner.sent_early += ((event, target),)
         return
     if scope is None or scope.ended:
         check_queue(runner, event)

@@ -97,7 +97,7 @@ class SavedRun:
             return None
         unbegun = runner.resumes if not runner.has_begun else None
         completed = list(runner.saving.values()) if unbegun is None else unbegun.completed
-        early = [] if runner.has_begun else runner.sent_early
+        early = [] if runner.has_begun else list(runner.sent_early)
         return cls(
             run_id=call.run_id, start_event=call.start_event, segment=call.segment, state=state, completed=completed, early=early,
             carrier=dict(call.carrier), saved_at=runner.now(),

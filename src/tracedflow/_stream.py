@@ -38,7 +38,7 @@ class EventLog:
         self.events: deque[Event] = deque(maxlen=kept)
         self.gone: int = 0  # events no longer kept
         self.closed: bool = False
-        self._cursors: set[_Cursor] = set()
+        self._cursors: set[_Cursor] | frozenset[_Cursor] = frozenset()
         self._interrupted: int | None = None  # where the last reader that left early stopped
         self._on_idle = on_idle
 
@@ -83,12 +83,14 @@ class EventLog:
             offset, self._interrupted = self._interrupted or 0, None
         cursor = _Cursor(offset, expose_internal)
         cursor.internal.extend((self.end, event) for event in first)
+        if isinstance(self._cursors, frozenset):  # most runs have no reader, and so no set
+            self._cursors = set()
         self._cursors.add(cursor)
         return cursor
 
     def detach(self, cursor: _Cursor) -> None:
         """Forget a reader."""
-        if cursor in self._cursors:
+        if cursor in self._cursors and not isinstance(self._cursors, frozenset):
             self._cursors.discard(cursor)
             cursor.wake()
             has_rest = self.gone <= cursor.offset and not (self.closed and cursor.offset >= self.end)

@@ -28,10 +28,10 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
     `await` cancel the run. Use `asyncio.shield` where several await one handler.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, context: Context[Any]) -> None:
         super().__init__(loop=runner.loop)
         self._runner = runner
-        self._context = runner.context
+        self._context = context
         self._stop_event: StopEvent | None = None
         self._was_awaited = False
         self._has_result = False
@@ -177,8 +177,8 @@ class WorkflowHandler(Drawn, asyncio.Future[RunResultT], Generic[RunResultT]):
                 self.exception()  # no failure: not "never retrieved", whoever cancelled it
 
 
-def launch(runner: Runner) -> WorkflowHandler[Any]:
+def launch(runner: Runner, context: Context[Any]) -> WorkflowHandler[Any]:
     """Start a run on its loop; return what its caller holds."""
-    handler: WorkflowHandler[Any] = WorkflowHandler(runner)
+    handler: WorkflowHandler[Any] = WorkflowHandler(runner, context)
     runner.start(handler)
     return handler

@@ -372,9 +372,9 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         slots = {name: config.num_workers for name, config in graph.steps.items()}
         state = saved.state if saved is not None else st.new_state(call.run_id, slots)
         resources = self._resources_of_run(graph, event, context, check=not self._disable_validation)
-        runner = Runner(self, graph, self._folded(), call, state, settings, context, parent, saved)
+        runner = Runner(self, graph, self._folded(), call, state, settings, parent, saved)
         runner.resources = resources
-        handler = launch(runner)
+        handler = launch(runner, context)
         self._last_records = runner.records
         context._saved = None  # only now: a run that could not start leaves it to the next
         return handler
