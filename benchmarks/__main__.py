@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from . import _publish
 from ._imports import import_figures
-from ._processes import BENCH_PYTHON, PEERS, measured
+from ._processes import BENCH_VENV, PEERS, measured
 from ._report import Section, text_table
 
 ROUNDS, QUICK_ROUNDS = 7, 3
@@ -99,19 +99,19 @@ def _memory(rounds: int, *, quick: bool) -> Iterator[Section]:
 def _fairness(rounds: int) -> Iterator[Section]:
     yield from _off_and_defaults("fairness", "7. Fairness: p99 delay of a 10 ms timer, by the clock", rounds)
     exporting = Section(part="exporting", title="7. Fairness: the same beside 1,000 exported spans a second")
-    yield measured(exporting, _command("exporting", rounds), python=BENCH_PYTHON)
+    yield measured(exporting, _command("exporting", rounds), environment=BENCH_VENV)
 
 
 def _peers(rounds: int) -> Iterator[Section]:
     for module, name in PEERS.items():
         section = Section(part="peers", title=f"Against {name}: how many times as long it takes")
-        yield measured(section, ["benchmarks._peers.duel", module, str(min(rounds, 5))], python=BENCH_PYTHON)
+        yield measured(section, ["benchmarks._peers.duel", module, str(min(rounds, 5))], environment=BENCH_VENV)
 
 
 def _uvloop(rounds: int) -> Iterator[Section]:
     section = Section(part="uvloop", title="On uvloop, against bare code on uvloop, telemetry off")
     command = _command("chain fan-out runs", min(rounds, 5), quick=True, loop="uvloop")
-    measured(section, command, python=BENCH_PYTHON, telemetry_off=True)
+    measured(section, command, environment=BENCH_VENV, telemetry_off=True)
     section.figures = [replace(figure, limit=None) for figure in section.figures]  # the limits are those of the loop that all have
     yield section
 

@@ -31,7 +31,7 @@ COLOURS = 48
 GAP = 0.8  # bars, between two groups
 DOTS = 100  # per inch
 COUNTS = ("runs", "objects")  # all or none of them: nothing to draw
-WIDE = 25  # beyond this factor between the bars only a logarithmic axis shows both
+WIDE = 60  # beyond this factor between the bars only a logarithmic axis shows both
 
 mpl.use("Agg")
 mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 8, "axes.spines.top": False, "axes.spines.right": False})

@@ -13,20 +13,32 @@ from pathlib import Path
 from ._report import Figure, Section
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCH_PYTHON = ROOT / os.environ.get("BENCH_VENV", ".bench-venv") / "bin" / "python"
+BENCH_VENV = ROOT / os.environ.get("BENCH_VENV", ".bench-venv")
 PEERS = {"_llama_index": "llama-index-workflows", "_langgraph": "LangGraph", "_pydantic_graph": "pydantic-graph", "_burr": "Burr"}
 TIMEOUT = 600  # seconds that one process may take
 
 
-def measured(section: Section, arguments: Sequence[str], *, python: Path | None = None, telemetry_off: bool = False) -> Section:
-    """Fill the section with the figures of one process; what fails is a note in it, never an end of the suite."""
-    needed = python or Path(sys.executable)
-    if not needed.exists():
-        section.notes.append(f"left out: there is no {needed.relative_to(ROOT)} (`make bench` makes it, and needs a network for that)")
+def python_of(environment: Path) -> Path | None:
+    """Return the Python of an environment for the peers; None: it is not there, or was not made to its end."""
+    return environment / "bin" / "python" if (environment / ".peers").exists() else None
+
+
+def measured(section: Section, arguments: Sequence[str], *, environment: Path | None = None, telemetry_off: bool = False) -> Section:
+    """Fill the section with the figures of one process; what fails is a note in it, never an end of the suite.
+
+    Args:
+        section: what is filled, and returned.
+        arguments: those of `python -m`.
+        environment: the virtual environment in which it runs. None: this one.
+        telemetry_off: whether the engine's own telemetry is left out.
+    """
+    python = python_of(environment) if environment else Path(sys.executable)
+    if python is None:
+        section.notes.append(f"left out: there is no complete {environment} (`make bench` makes it, and needs a network for that)")
         return section
     began = time.monotonic()
     print(f"  {section.title}: {' '.join(arguments[1:])} ...", file=sys.stderr, end=" ", flush=True)
-    figures, problem = _run([str(needed), "-m", *arguments], _environment(telemetry_off=telemetry_off))
+    figures, problem = _run([str(python), "-m", *arguments], _variables(telemetry_off=telemetry_off))
     section.figures += figures
     if problem:
         section.notes.append(problem)
@@ -34,9 +46,9 @@ def measured(section: Section, arguments: Sequence[str], *, python: Path | None 
     return section
 
 
-def _run(command: list[str], environment: dict[str, str]) -> tuple[list[Figure], str]:
+def _run(command: list[str], variables: dict[str, str]) -> tuple[list[Figure], str]:
     try:
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+        done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=True)
         return [Figure(**figure) for figure in json.loads(done.stdout)], ""
     except subprocess.TimeoutExpired:
         return [], f"failed: `{' '.join(command[1:])}` took more than {TIMEOUT} s"
@@ -45,9 +57,9 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[list[Figure],
         return [], f"failed: `{' '.join(command[1:])}` ended with {error.returncode}: {said}"
 
 
-def _environment(*, telemetry_off: bool) -> dict[str, str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TRACEDFLOW_", "OTEL_"))}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+def _variables(*, telemetry_off: bool) -> dict[str, str]:
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("TRACEDFLOW_", "OTEL_"))}
+    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     if telemetry_off:
-        environment["TRACEDFLOW_TELEMETRY"] = "off"
-    return environment
+        variables["TRACEDFLOW_TELEMETRY"] = "off"
+    return variables

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 
-from ._processes import BENCH_PYTHON, ROOT
-from ._report import COLUMNS, Section, number, rows_of
+from ._processes import BENCH_VENV, ROOT, python_of
+from ._report import COLUMNS, Figure, Section, number, rows_of
 
 PAGE = ROOT / "docs" / "performance.md"
 CHARTS = ROOT / "docs" / "performance"
@@ -44,11 +45,12 @@ def publish(sections: Sequence[Section], rounds: int) -> None:
 
 
 def _draw(sections: Sequence[Section]) -> set[str]:
-    if not BENCH_PYTHON.exists():
-        print("no charts: there is no .bench-venv", file=sys.stderr)
+    python = python_of(BENCH_VENV)
+    if python is None:
+        print(f"no charts: there is no complete {BENCH_VENV}", file=sys.stderr)
         return set()
     CHARTS.mkdir(exist_ok=True)
-    command = [str(BENCH_PYTHON), "-m", "benchmarks._charts", str(CHARTS)]
+    command = [str(python), "-m", "benchmarks._charts", str(CHARTS)]
     data = json.dumps([asdict(section) for section in sections])
     done = subprocess.run(command, cwd=ROOT, input=data, stdout=subprocess.PIPE, text=True, check=True)
     return set(done.stdout.split())
@@ -77,10 +79,14 @@ def _losses(sections: Sequence[Section]) -> Iterator[str]:
     if not beaten and not missed:
         yield "Nowhere, in these figures."
     for figure in beaten:
-        yield f"- A peer is faster than tracedflow. {figure.name}: it takes {number(figure.value)} times as long as we do."
-    for section, figure in missed:
-        bound = f"at {'least' if figure.at_least else 'most'} {figure.limit:g}"
-        yield f"- {section.title}. {figure.name}: {number(figure.value)} {figure.unit}, and should be {bound}."
+        yield f"- A peer is faster: {figure.name}. It takes {number(figure.value)} times as long as we do."
+    for title, group in groupby(missed, key=lambda pair: pair[0].title):
+        yield f"- {title}: {'; '.join(_miss(figure) for _, figure in group)}."
+
+
+def _miss(figure: Figure) -> str:
+    bound = f"{'≥' if figure.at_least else '≤'} {figure.limit:g}"
+    return f"{figure.name} **{number(figure.value)}** {figure.unit} ({bound})"
 
 
 def _table(section: Section) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _processes, _publish
+from benchmarks import _publish
 from benchmarks._chain import bare_chain, chain_of
 from benchmarks._fanout import KINDS, bare_fan_out, fan_out_of
 from benchmarks._measure import Contest, Rounds, Turn, interleave
@@ -63,10 +63,10 @@ async def test_the_other_programs_do_their_work_too() -> None:
     assert (await completed(5)).value == 5
 
 
-def test_without_the_environment_of_the_peers_their_rows_are_said_to_be_left_out() -> None:
-    section = measured(Section(part="peers", title="Against nobody"), ["benchmarks._pass"], python=_processes.ROOT / ".no-such" / "python")
+def test_without_the_environment_of_the_peers_their_rows_are_said_to_be_left_out(tmp_path: Path) -> None:
+    section = measured(Section(part="peers", title="Against nobody"), ["benchmarks._pass"], environment=tmp_path / "none")
     assert section.figures == []
-    assert "left out: there is no .no-such/python" in text_table(section)
+    assert f"left out: there is no complete {tmp_path / 'none'}" in text_table(section)
 
 
 def test_a_process_that_fails_is_a_note_with_its_last_words() -> None:
@@ -80,7 +80,7 @@ def test_what_was_measured_is_written_between_the_marks_and_losses_are_named(tmp
     page.write_text(f"before\n{_publish.BEGIN}\nolder figures\n{_publish.END}\nafter\n")
     monkeypatch.setattr(_publish, "PAGE", page)
     monkeypatch.setattr(_publish, "ROOT", tmp_path)
-    monkeypatch.setattr(_publish, "BENCH_PYTHON", tmp_path / "no-python")
+    monkeypatch.setattr(_publish, "BENCH_VENV", tmp_path / "none")
     sections = [
         Section(part="chain", title="A chain", figures=[against_bare("chain", _rounds(4e-6, 4e-6), 0.8)]),
         Section(part="peers", title="Against Quick", figures=[against_peer("runs: Quick 1.0", _rounds(2e-6, 1e-6))]),
@@ -92,7 +92,8 @@ def test_what_was_measured_is_written_between_the_marks_and_losses_are_named(tmp
     assert written.endswith("\nafter\n")
     assert "older figures" not in written
     assert "| chain | 4.00 µs | 4.00 µs | 1.00 x bare | 1.00 | ≤ 0.8 | **MISSED** |" in written
-    assert "A peer is faster than tracedflow. runs: Quick 1.0: it takes 0.50 times as long as we do." in written
+    assert "- A peer is faster: runs: Quick 1.0. It takes 0.50 times as long as we do." in written
+    assert "- A chain: chain **1.00** x bare (≤ 0.8)." in written
     assert "*left out by --quick*" in written
 
 

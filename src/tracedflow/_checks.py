@@ -111,12 +111,3 @@ def checked_start_event(given: StartEvent | None, kind: type[StartEvent], fields
         names = ", ".join(sorted(fields)) or "nothing"
         text = f"run() of {workflow} could not make its start event {kind.__name__} from {names}: {error}"
         raise WorkflowRuntimeError(text) from error
-
-
-def tell_what_is_missing(workflow: object, name: str) -> Any:
-    """Raise the AttributeError of a workflow; one whose `__init__` did not call its base has none of what a run needs."""
-    kind = type(workflow)
-    text = f"'{kind.__name__}' object has no attribute '{name}'"
-    if name.startswith("_") and not name.startswith("__") and "_timeout" not in vars(workflow):
-        text = f"{kind.__qualname__}.__init__() has to call super().__init__() before the workflow is used; it lacks {name}"
-    raise AttributeError(text, name=name, obj=workflow)

@@ -24,7 +24,6 @@ from ._checks import (
     check_seconds,
     check_skipped,
     checked_step,
-    tell_what_is_missing,
 )
 from ._config import check_layer, layers_for
 from ._dispatch import Dispatcher
@@ -101,7 +100,6 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
             """Attach a free function that is decorated with `@step`, to the class or to one instance."""
     else:
         add_step = _AddStep()
-        __getattr__ = tell_what_is_missing
 
     _own_steps: ClassVar[dict[str, StepFunction]] = {}  # free functions attached to this very class
     _checked: ClassVar[dict[tuple[str, ...], Graph]] = {}
@@ -333,6 +331,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         check_name("run_id", run_id)
         check_callable("checkpoint_callback", checkpoint_callback)
         context = self._context_for(ctx)
+        dispatcher = self._folded()  # before the run's clock starts: the first one loads the layers
         saved = context._saved
         event = start_event_of(saved, start_event, graph.start_event, kwargs, self.workflow_name)
         outer = current_scope.get()
@@ -372,7 +371,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         slots = {name: config.num_workers for name, config in graph.steps.items()}
         state = saved.state if saved is not None else st.new_state(call.run_id, slots)
         resources = self._resources_of_run(graph, event, context, check=not self._disable_validation)
-        runner = Runner(self, graph, self._folded(), call, state, settings, parent, saved)
+        runner = Runner(self, graph, dispatcher, call, state, settings, parent, saved)
         runner.resources = resources
         handler = launch(runner, context)
         self._last_records = runner.records
@@ -400,6 +399,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
 
         In a thread whose event loop is running (a notebook), the run gets a thread and a loop of its own.
         """
+        self._ready()
 
         async def main() -> RunResultT:
             try:

@@ -210,9 +210,9 @@ async def test_what_no_later_attempt_mends_is_told_in_the_words_of_the_server() 
 
 async def test_the_seconds_that_a_busy_server_asks_for_are_told() -> None:
     pytest.importorskip("openai")
-    with ScriptedServer(RULES, faults=["429"], retry_after=1.5) as server:
-        with pytest.raises(ModelUnavailableError, match=r"status 429, and asks to wait 1\.5 s") as caught:
-            await OpenAICompatModel(server.url, "none-needed", "small").complete("x", prompt_name="t.echo")
+    asks = r"status 429, and asks to wait 1\.5 s"
+    with ScriptedServer(RULES, faults=["429"], retry_after=1.5) as server, pytest.raises(ModelUnavailableError, match=asks) as caught:
+        await OpenAICompatModel(server.url, "none-needed", "small").complete("x", prompt_name="t.echo")
     assert (caught.value.status, caught.value.retry_after) == (429, 1.5)
 
 
