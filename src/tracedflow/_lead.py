@@ -65,11 +65,14 @@ class Lead(Part):
     def _take_all(self) -> Generator[Any, Any, None]:
         me = asyncio.current_task()
         assert me is not None
-        self.coming.discard(me)
-        self._is_taken = True
         runner = self._runner
         ready, dispatch, turn, new_context = runner.ready, runner.dispatcher.dispatch, runner.turn, runner.new_context
         now = runner.now()
+        if not turn.allows(now):
+            yield from turn.next()
+            now = runner.now()
+        self.coming.discard(me)
+        self._is_taken = True
         while ready and runner.ending is None:
             scope = self._open(runner.choose(ready), now)
             if scope.step.config.own_task:
@@ -89,7 +92,7 @@ class Lead(Part):
             if ready and not turn.allows(now):
                 self._is_taken = False
                 self.coming.add(me)
-                yield  # to everything else that the loop has to do
+                yield from turn.next()  # everything else that the loop has to do comes first
                 self.coming.discard(me)
                 self._is_taken = True
                 now = runner.now()

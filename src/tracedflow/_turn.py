@@ -1,9 +1,10 @@
-"""One turn of an event loop, as a budget of time: steps that follow each other in one task must not keep others waiting."""
+"""The turns of an event loop, as budgets of time: steps that follow each other, in however many runs, must not keep others waiting."""
 
 from __future__ import annotations
 
 import asyncio
-from weakref import WeakKeyDictionary
+from collections import deque
+from weakref import WeakKeyDictionary, ref
 
 # Asyncio runs every ready handle before it looks at its timers, so the budget is the loop's, not a run's.
 BUDGET = 0.0005  # seconds
@@ -11,27 +12,52 @@ MOST = 200  # steps: in virtual time, which stands still while steps run, the bu
 
 
 class Turn:
-    """The current turn of one loop."""
+    """The current turn of one loop, and who waits for one."""
 
-    __slots__ = ("__weakref__", "_ends", "_left", "_loop")
+    __slots__ = ("__weakref__", "_ends", "_is_ending", "_left", "_loop", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = ref(loop)
         self._ends: float | None = None
-        self._left = 0
+        self._left = MOST
+        self._is_ending = False  # the loop will call `_over`
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     def allows(self, now: float) -> bool:
         """Whether this turn has time left for one more step."""
         if self._ends is None:
             self._ends = now + BUDGET
             self._left = MOST
-            self._loop.call_soon(self._over)
+            self._end_soon()
             return True
         self._left -= 1
         return now < self._ends and self._left > 0
 
+    def next(self) -> asyncio.Future[None]:
+        """Return what is done when the caller may take a step again, first come, first served."""
+        loop = self._loop()
+        assert loop is not None
+        future = loop.create_future()
+        self._waiting.append(future)
+        self._end_soon()
+        return future
+
+    def _end_soon(self) -> None:
+        loop = self._loop()
+        if loop is not None and not self._is_ending:
+            self._is_ending = True
+            loop.call_soon(self._over)
+
     def _over(self) -> None:
+        self._is_ending = False
         self._ends = None
+        waiting = self._waiting
+        for _ in range(min(len(waiting), max(1, (MOST - self._left) // 2))):  # about as many as there is time for: each takes a step
+            future = waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+        if waiting:
+            self._end_soon()
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()
