@@ -14,7 +14,7 @@ MOST = 200  # steps: in virtual time, which stands still while steps run, the bu
 class Turn:
     """The current turn of one loop, and who waits for one."""
 
-    __slots__ = ("__weakref__", "_ends", "_is_ending", "_left", "_loop", "_waiting")
+    __slots__ = ("__weakref__", "_at_once", "_ends", "_is_ending", "_is_full", "_left", "_loop", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = ref(loop)
@@ -22,6 +22,8 @@ class Turn:
         self._left = MOST
         self._is_ending = False  # the loop will call `_over`
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._at_once = 1  # how many of those get the next turn: more and more, until it is too short for them
+        self._is_full = False  # somebody was refused more of this turn
 
     def allows(self, now: float) -> bool:
         """Whether this turn has time left for one more step."""
@@ -31,7 +33,10 @@ class Turn:
             self._end_soon()
             return True
         self._left -= 1
-        return now < self._ends and self._left > 0
+        if now < self._ends and self._left > 0:
+            return True
+        self._is_full = True
+        return False
 
     def next(self) -> asyncio.Future[None]:
         """Return what is done when the caller may take a step again, first come, first served."""
@@ -49,10 +54,12 @@ class Turn:
             loop.call_soon(self._over)
 
     def _over(self) -> None:
-        self._is_ending = False
         self._ends = None
+        self._is_ending = False
         waiting = self._waiting
-        for _ in range(min(len(waiting), max(1, (MOST - self._left) // 2))):  # about as many as there is time for: each takes a step
+        self._at_once = max(1, self._at_once // 2) if self._is_full else min(MOST, self._at_once * 2)
+        self._is_full = False
+        for _ in range(min(len(waiting), self._at_once)):
             future = waiting.popleft()
             if not future.done():
                 future.set_result(None)
