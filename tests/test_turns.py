@@ -58,9 +58,9 @@ def test_a_turn_of_the_loop_has_room_for_a_bounded_number_of_steps_however_many_
 
 
 def test_every_run_has_its_turn() -> None:
-    taken, steps = run_virtual(busy(500, 400))
+    _, steps = run_virtual(busy(500, 1_100))
     assert len(steps) == 500
-    assert sum(taken) > 500 * min(steps.values()) > 0
+    assert min(steps.values()) >= MOST, "each had a whole one"
 
 
 def test_a_run_that_ends_while_it_waits_for_its_turn_lets_the_others_have_theirs() -> None:
