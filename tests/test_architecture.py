@@ -625,3 +625,14 @@ def test_importing_the_package_changes_nothing_outside_it() -> None:
 def test_importing_the_package_is_quick() -> None:
     script = "import json, time; start = time.process_time(); from tracedflow import *; print(json.dumps(time.process_time() - start))"
     assert statistics.median(_run(script) for _ in range(3)) <= IMPORT_LIMIT
+
+
+def test_the_package_lists_what_it_has_before_anything_is_loaded() -> None:
+    assert {"Workflow", "step", "draw_all_possible_flows"} <= set(dir(tracedflow))
+
+
+def test_a_module_that_lacks_a_package_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_more.py").write_text("import no_such_package\n", encoding="utf-8")
+    monkeypatch.setattr(tracedflow, "__path__", [*tracedflow.__path__, str(tmp_path)])
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        _ = tracedflow.needs_more  # type: ignore[attr-defined]

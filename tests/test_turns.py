@@ -81,3 +81,16 @@ def test_a_run_that_ends_while_it_waits_for_its_turn_lets_the_others_have_theirs
         return flow.steps
 
     assert set(run_virtual(main())) == {299}
+
+
+async def test_runs_whose_tasks_are_all_cancelled_while_they_wait_for_a_turn_are_over() -> None:
+    flow = Endless(timeout=None)
+    flow.steps = Counter()
+    handlers = [flow.run(start_event=Begin(name=name)) for name in range(300)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    done, _ = await asyncio.wait(handlers)
+    assert all(handler.cancelled() for handler in done)
+    await asyncio.sleep(0)

@@ -144,6 +144,7 @@ def leave_children(scope: StepScope, children: Sequence[Runner]) -> None:
             "Await it, or start it with RunOptions(parent=None)",
             scope.call.step, runner.call.workflow, child.run_id, child.call.workflow,
         )  # fmt: skip
+    scope.children = None  # their contexts know the scope
 
 
 def annotate(error: BaseException, scope: StepScope) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import _state as st
 from ._part import Part
 from ._scope import StepScope
+from .context import current_scope
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -52,7 +53,11 @@ class Lead(Part):
 
     def _take_apart(self, scope: StepScope) -> None:
         runner = self._runner
-        scope.task = runner.loop.create_task(self._guarded(runner.dispatcher.dispatch(scope)), context=runner.new_context())
+        scope.task = runner.loop.create_task(self._apart(runner.dispatcher.dispatch(scope)), context=runner.new_context())
+
+    async def _apart(self, work: Awaitable[None]) -> None:
+        await self._guarded(work)
+        current_scope.set(None)  # the scope knows its task, which keeps its context
 
     async def _guarded(self, work: Awaitable[None]) -> None:
         runner = self._runner

@@ -425,8 +425,8 @@ class Runner:
         self.ending = ending
         if (error is None) != (ending.error is None):  # a layer raised after the run had ended, or answered for one that failed
             ending.status = "completed" if error is None else "failed"
-        if error is not None and error is ending.error and ending.trace is not None:
-            error.__traceback__ = ending.trace  # without the engine's frames that it came through since
+        if error is not None and error is ending.error:
+            error.__traceback__ = ending.trace  # without the engine's frames that it came through since: they would keep the run
         for _, permit in self.permits:
             permit.release()
         self._ended_at = self.now()
