@@ -25,7 +25,7 @@ from tracedflow import (
     runs,
     step,
 )
-from tracedflow._threads import pool
+from tracedflow._engine._threads import pool
 from tracedflow.errors import ContextStateError
 from tracedflow.events import WorkflowCancelledEvent, WorkflowFailedEvent
 from tracedflow.middleware import StepNext, StepResult

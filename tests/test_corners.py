@@ -25,12 +25,12 @@ from tracedflow import (
     Workflow,
     WorkflowCheckpointer,
     WorkflowStalledError,
-    _watchdog,
     catch_error,
     runs,
     step,
 )
-from tracedflow._threads import ThreadPool
+from tracedflow._engine import _watchdog
+from tracedflow._engine._threads import ThreadPool
 from tracedflow.clock import SystemClock, active
 from tracedflow.context import BaseSerializer
 from tracedflow.errors import ContextSerdeError

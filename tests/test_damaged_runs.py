@@ -21,8 +21,8 @@ from tracedflow import (
     Workflow,
     step,
 )
-from tracedflow import _state as st
-from tracedflow._snapshot import dump_input
+from tracedflow._engine import _state as st
+from tracedflow._engine._snapshot import dump_input
 from tracedflow.testing import run_virtual
 
 

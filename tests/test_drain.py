@@ -18,10 +18,10 @@ from tracedflow import (
     StopEvent,
     Workflow,
     WorkflowCancelledByUser,
-    _live,
     runs,
     step,
 )
+from tracedflow._engine import _live
 from tracedflow.middleware import RunNext, RunSuspended
 
 

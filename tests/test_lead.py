@@ -27,7 +27,7 @@ from tracedflow import (
     runs,
     step,
 )
-from tracedflow._runner import Runner
+from tracedflow._engine._runner import Runner
 from tracedflow.errors import ContextStateError
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_none
 from tracedflow.testing import run_virtual

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import pytest_tracedflow
-from tracedflow import _config, _live
+from tracedflow import _config
+from tracedflow._engine import _live
 
 pytest_plugins = ["pytester"]
 

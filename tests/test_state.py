@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as hyp
 
 from tracedflow import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
-from tracedflow import _state as st
-from tracedflow._snapshot import dump_input, dump_state, load_input, load_state
+from tracedflow._engine import _state as st
+from tracedflow._engine._snapshot import dump_input, dump_state, load_input, load_state
 
 
 class Go(StartEvent):

@@ -20,11 +20,11 @@ from tracedflow import (
     WorkflowCancelledByUser,
     WorkflowHandler,
     WorkflowStalledError,
-    _threads,
     runs,
     step,
 )
-from tracedflow._threads import ThreadPool
+from tracedflow._engine import _threads
+from tracedflow._engine._threads import ThreadPool
 from tracedflow.errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_none
 

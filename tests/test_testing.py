@@ -28,7 +28,7 @@ from tracedflow import (
     step,
 )
 from tracedflow import middleware as protocol
-from tracedflow._watchdog import KNOCK_EVERY
+from tracedflow._engine._watchdog import KNOCK_EVERY
 from tracedflow.errors import StepTimeoutError
 from tracedflow.events import HumanResponseEvent
 from tracedflow.middleware import (

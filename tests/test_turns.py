@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tracedflow import Event, StartEvent, StopEvent, Workflow, step
-from tracedflow._turn import MOST
+from tracedflow._engine._turn import MOST
 from tracedflow.testing import run_virtual
 
 

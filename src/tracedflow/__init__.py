@@ -13,8 +13,8 @@ from . import _factories
 
 if TYPE_CHECKING:
     from ._config import configure
-    from ._live import accept_again, drain, runs
-    from ._settings import RunOptions
+    from ._engine._live import accept_again, drain, runs
+    from ._engine._settings import RunOptions
     from .checkpointer import Checkpoint, WorkflowCheckpointer
     from .collect import All, Collect, Take
     from .context import Context, JsonPickleSerializer, JsonSerializer
@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 # Where the names live; a name ending in `Error` is one of `errors`, one that begins with `draw_` one of `drawing`.
 _HOMES = {
     "_config": "configure",
-    "_live": "accept_again drain runs",
-    "_settings": "RunOptions",
+    "_engine._live": "accept_again drain runs",
+    "_engine._settings": "RunOptions",
     "checkpointer": "Checkpoint WorkflowCheckpointer",
     "collect": "All Collect Take",
     "context": "Context JsonPickleSerializer JsonSerializer",

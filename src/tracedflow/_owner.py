@@ -6,10 +6,10 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from . import _live
+from ._engine import _live
+from ._engine._threads import run_in_own_loop
 from ._graph import Graph
 from ._problems import Problem
-from ._threads import run_in_own_loop
 from .errors import WorkflowConfigurationError
 from .events import Event
 from .resource import ResourceManager

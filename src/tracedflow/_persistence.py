@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from ._checks import checked_start_event
-from ._snapshot import imported_event
+from ._engine._snapshot import imported_event
 from .context import BaseSerializer, JsonSerializer
 from .context.serializers import check_serializer
 from .context.state_store import DictState, InMemoryStateStore, StateStore, most_derived
 from .events import BUILT_IN_EVENTS
 
 if TYPE_CHECKING:
+    from ._engine._snapshot import SavedRun
     from ._graph import Graph
-    from ._snapshot import SavedRun
     from .events import Event, StartEvent
 
 _log = logging.getLogger("tracedflow")

@@ -8,15 +8,15 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from ._checks import check_seconds
+from ._engine._sending import send
 from ._notebook import Drawn
-from ._sending import send
 from .errors import WorkflowCancelledByUser
 from .events import Event, StopEvent
 from .types import RunResultT
 
 if TYPE_CHECKING:
-    from ._runner import Runner
-    from ._stream import EventStream
+    from ._engine._runner import Runner
+    from ._engine._stream import EventStream
     from .context import Context
     from .records import AttemptRecord, RunReport
 

@@ -11,8 +11,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 
-from . import _state as st
-from ._checkpoint import CheckpointCallback, forked
 from ._checks import (
     check_all,
     check_argument,
@@ -26,18 +24,20 @@ from ._checks import (
     checked_step,
 )
 from ._config import check_layer, layers_for
-from ._dispatch import Dispatcher
+from ._engine import _state as st
+from ._engine._checkpoint import CheckpointCallback, forked
+from ._engine._dispatch import Dispatcher
+from ._engine._runner import Runner
+from ._engine._scope import BoundStep, StepScope, bind
+from ._engine._settings import FROM_STEP, RunOptions, RunSettings
+from ._engine._stream import DEFAULT_KEPT
+from ._engine._threads import run_in_own_loop
 from ._graph import Graph
 from ._naming import name_of
 from ._notebook import Drawn
 from ._owner import ResourceOwner
 from ._persistence import Persistent, start_event_of
 from ._result_type import result_problems
-from ._runner import Runner
-from ._scope import BoundStep, StepScope, bind
-from ._settings import FROM_STEP, RunOptions, RunSettings
-from ._stream import DEFAULT_KEPT
-from ._threads import run_in_own_loop
 from .clock import active as active_clock
 from .context import BaseSerializer, Context, current_scope
 from .decorators import StepConfig, StepFunction, config_of

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from tests.telemetry.conftest import Spans
 from tests.telemetry.programs import Approval
 from tracedflow import Context, HumanResponseEvent, InputRequiredEvent
-from tracedflow._ending import suspend
+from tracedflow._engine._ending import suspend
 from tracedflow.inspect.trace_file import read_runs
 from tracedflow.telemetry import Metrics, Tracing
 from tracedflow.testing import run_virtual

@@ -23,7 +23,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 from prometheus_client import CollectorRegistry
 
-from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, _live, step, telemetry
+from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, step, telemetry
+from tracedflow._engine import _live
 from tracedflow.inspect.trace_file import read_runs
 from tracedflow.telemetry import DropCollecting, Logs, Metrics, Tracing, _process, redaction, sdk, tracing
 from tracedflow.telemetry.sdk import _exporters

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import _factories
-from .._checkpoint import CheckpointCallback
+from .._engine._checkpoint import CheckpointCallback
 from ..context import BaseSerializer, Context
 from ..errors import ContextSerdeError, WorkflowStepDoesNotExistError
 from ..events import Event

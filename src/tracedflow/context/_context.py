@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from .._bridge import on_loop_of
-from .._sending import send, write_to_stream
-from .._snapshot import SavedRun
-from .._state import FORMAT
+from .._engine._bridge import on_loop_of
+from .._engine._sending import send, write_to_stream
+from .._engine._snapshot import SavedRun
+from .._engine._state import FORMAT
 from ..errors import ContextSerdeError, ContextStateError
 from ..events import Event, StopEvent
 from ._sync import SyncContext
@@ -26,8 +26,8 @@ from .state_store import DictState, StateStore
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from .._runner import Runner
-    from .._scope import StepScope
+    from .._engine._runner import Runner
+    from .._engine._scope import StepScope
     from ..retry_policy import RetryInfo
     from ..workflow import Workflow
     from .serializers import BaseSerializer

@@ -8,11 +8,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._bridge import block_on, on_loop, submit
+from .._engine._bridge import block_on, on_loop, submit
 from ..errors import ContextStateError
 
 if TYPE_CHECKING:
-    from .._scope import StepScope
+    from .._engine._scope import StepScope
     from ..events import Event
 
 EventT = TypeVar("EventT", bound="Event")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .._live import runs
+from .._engine._live import runs
 from ..handler import WorkflowHandler
 from ..records import AttemptRecord
 from ..representation import WorkflowGraph, get_workflow_representation

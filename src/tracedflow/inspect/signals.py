@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from .._live import runs
+from .._engine._live import runs
 from ..errors import WorkflowRuntimeError
 from ..handler import WorkflowHandler
 from .sockets import Listener, listen

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .. import _state as st
+from .._engine import _state as st
 from ..errors import WorkflowRuntimeError
 from ..records import AttemptRecord
 from .executions import Execution, executions_of

@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from .. import _live
+from .._engine import _live
 from ..context import current_scope
 from ..middleware import Observer, RunCall, StepCall
 from .redaction import captures_text, given_to, mask

@@ -24,7 +24,7 @@ from ..context.serializers._types import dynamic
 from ..outcomes import error_type
 
 if TYPE_CHECKING:
-    from .._scope import StepScope
+    from .._engine._scope import StepScope
     from ..middleware import StepCall
 
 _log = logging.getLogger("tracedflow.telemetry")

@@ -14,12 +14,12 @@ from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, ov
 
 from pydantic import BaseModel
 
-from .. import _state as st
 from .. import clock
-from .._dispatch import Dispatcher
-from .._ending import Ending
-from .._runner import Runner
-from .._snapshot import SavedRun
+from .._engine import _state as st
+from .._engine._dispatch import Dispatcher
+from .._engine._ending import Ending
+from .._engine._runner import Runner
+from .._engine._snapshot import SavedRun
 from ..context import Context
 from ..decorators import StepConfig, config_of
 from ..errors import ContextStateError, WorkflowCancelledByUser, WorkflowStepDoesNotExistError

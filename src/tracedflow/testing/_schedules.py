@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from .. import _live
-from .._dispatch import current_runner
-from .._state import Execution
+from .._engine import _live
+from .._engine._dispatch import current_runner
+from .._engine._state import Execution
 from ..events import StopEvent
 from ..middleware import AttemptCall, AttemptNext, Middleware, RunCall, RunNext, StepResult
 from ._time import run_virtual

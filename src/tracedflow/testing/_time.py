@@ -18,7 +18,8 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from .. import _live, clock
+from .. import clock
+from .._engine import _live
 
 ResultT = TypeVar("ResultT")
 P = ParamSpec("P")

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from .. import _config, _live
-from .._runner import Runner
+from .. import _config
+from .._engine import _live
+from .._engine._runner import Runner
 from ..handler import WorkflowHandler
 from ..inspect.waterfall import waterfall
 from ..records import RecordLog, RunReport

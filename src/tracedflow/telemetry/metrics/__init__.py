@@ -17,7 +17,7 @@ from opentelemetry.metrics import MeterProvider
 from prometheus_client import CollectorRegistry
 
 from ... import clock
-from ..._dispatch import current_runner
+from ..._engine._dispatch import current_runner
 from ...middleware import (
     EventDropped,
     EventStreamed,

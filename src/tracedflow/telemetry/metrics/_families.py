@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from opentelemetry.trace import SpanContext
 
-from ... import _live
+from ..._engine import _live
 from ...outcomes import FAILURES
 from .. import names
 from ._sinks import Count, Labels, Level, Sink, Timer
 
 if TYPE_CHECKING:
-    from ..._state import RunState
+    from ..._engine._state import RunState
     from ...clock import Clock
     from ...middleware import RunCall, StepCall
     from ...records import Outcome, Row

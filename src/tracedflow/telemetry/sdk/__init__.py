@@ -18,7 +18,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from ... import _live
+from ..._engine import _live
 from .. import _process, metrics, redaction, tracing
 from .._process import SHUTDOWN, Closer, Telemetry
 from ..tracing import _endings

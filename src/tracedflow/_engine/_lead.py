@@ -1,0 +1,130 @@
+"""The tasks that take what is ready in a run, one execution after another: a task for each costs more than the engine.
+
+Each execution runs in a context of its own all the same. While one waits, other tasks take what is ready; when it goes on and
+ends, its task takes more. Nothing here knows what an execution does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from ..context import current_scope
+from . import _state as st
+from ._part import Part
+from ._scope import StepScope
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+
+
+class Lead(Part):
+    """Who takes what is ready in one run."""
+
+    __slots__ = ("_is_taken", "coming")
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner)
+        self._is_taken = False  # a task of ours runs at this moment: it takes what becomes ready
+        self.coming: set[asyncio.Task[None]] = set()  # tasks that will take what they find ready, in their next turn
+
+    def take(self) -> None:
+        """See that what is ready begins, with the loop's next turn at the latest."""
+        if not self._is_taken and not self.coming:
+            self._call()
+
+    def take_each(self) -> None:
+        """Let each begin that is ready now, in a task of its own; what they send is left."""
+        runner = self._runner
+        while runner.ready:
+            self._take_apart(self._open(runner.choose(runner.ready), runner.now()))
+
+    def _call(self) -> None:
+        runner = self._runner
+        self.coming.add(runner.loop.create_task(self._guarded(self._take_all()), context=runner.step_context))
+
+    def _open(self, execution: st.Execution, now: float) -> StepScope:
+        runner = self._runner
+        scope = runner.scopes[execution.id] = StepScope(runner, runner.steps[execution.step], execution, now)
+        return scope
+
+    def _take_apart(self, scope: StepScope) -> None:
+        runner = self._runner
+        scope.task = runner.loop.create_task(self._apart(runner.dispatcher.dispatch(scope)), context=runner.new_context())
+
+    async def _apart(self, work: Awaitable[None]) -> None:
+        await self._guarded(work)
+        current_scope.set(None)  # the scope knows its task, which keeps its context
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        runner = self._runner
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - whatever a step raises is handled below this: it is the engine's own fault
+            runner.crashed(error)
+
+    @types.coroutine
+    def _take_all(self) -> Generator[Any, Any, None]:
+        me = asyncio.current_task()
+        assert me is not None
+        runner = self._runner
+        ready, dispatch, turn, new_context = runner.ready, runner.dispatcher.dispatch, runner.turn, runner.new_context
+        now = runner.now()
+        if not turn.allows(now):
+            yield from turn.next()
+            now = runner.now()
+        self.coming.discard(me)
+        self._is_taken = True
+        while ready and runner.ending is None:
+            scope = self._open(runner.choose(ready), now)
+            if scope.step.config.own_task:
+                self._take_apart(scope)
+                continue
+            scope.task = me
+            step, context = dispatch(scope), new_context()
+            try:
+                awaited = context.run(step.send, None)
+            except StopIteration:
+                pass
+            else:
+                yield from self._rest(step, context, awaited)
+            if me.cancelling():  # before Python 3.13 a request cannot be taken back: no other execution must inherit it
+                break
+            now = scope.ended_at or runner.now()  # one that failed has no time of its end
+            if ready and not turn.allows(now):
+                self._is_taken = False
+                self.coming.add(me)
+                yield from turn.next()  # everything else that the loop has to do comes first
+                self.coming.discard(me)
+                self._is_taken = True
+                now = runner.now()
+        self._leave()
+
+    def _rest(self, step: Coroutine[Any, Any, None], context: Context, awaited: Any) -> Generator[Any, Any, None]:
+        """Drive an execution that has to wait to its end. Whatever is ready then gets tasks of its own: it will wait, too, most likely."""
+        go: Callable[[Any], Any]
+        try:
+            while True:
+                self._leave()
+                try:
+                    given = yield awaited
+                    go = step.send
+                except GeneratorExit:
+                    context.run(step.close)
+                    raise
+                except BaseException as error:  # noqa: BLE001 - a cancellation: the execution's to handle
+                    go, given = step.throw, error
+                self._is_taken = True
+                awaited = context.run(go, given)
+        except StopIteration:
+            return
+
+    def _leave(self) -> None:
+        self._is_taken = False
+        runner = self._runner
+        if runner.ready and runner.ending is None:
+            for _ in range(len(runner.ready) - len(self.coming)):
+                self._call()

@@ -1,0 +1,40 @@
+"""The short way of what most steps do: end with one event, end with none, send one. See `_state._shortcuts` for when it is open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..events import Event
+from . import _state as st
+from ._announce import account
+
+if TYPE_CHECKING:
+    from ..middleware import StepResult
+    from ._runner import Runner
+    from ._scope import StepScope
+
+
+def completed(runner: Runner, scope: StepScope, result: StepResult, at: float) -> bool:
+    """End an execution. False: it is not that simple, and nothing has changed."""
+    if result is None:
+        return st.end(runner.state, scope.execution, scope.is_silent, runner.ready)
+    if not isinstance(result, Event):
+        return False
+    call = scope.call
+    sent = st.complete(runner.state, scope.execution, result, at, call._outgoing, call.span_context, runner.graph, runner.ready)
+    if sent is None:
+        return False
+    account(runner, call, sent)
+    return True
+
+
+def sent(runner: Runner, scope: StepScope, event: Event, at: float) -> bool:
+    """Send an event from an execution. False: it is not that simple, and nothing has changed."""
+    call = scope.call
+    envelope = st.send(runner.state, scope.execution, event, at, call._outgoing, call.span_context, runner.graph, runner.ready)
+    if envelope is None:
+        return False
+    account(runner, call, envelope)
+    if runner.ready:
+        runner.lead.take()
+    return True
