@@ -366,6 +366,22 @@ async def test_a_reader_alone_reads_the_stream_of_a_run_to_its_end() -> None:
     assert [type(event).__name__ async for event in stream] == ["StopEvent"]
 
 
+async def test_a_reader_alone_may_leave_before_the_end() -> None:
+    class Flow(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            for n in range(3):
+                ctx.write_event_to_stream(Next(n=n))
+            return StopEvent()
+
+    stream = Flow().run().stream_events()
+    while runs():
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (await anext(stream)) == Next(n=0)
+    await stream.aclose()
+
+
 async def test_the_context_of_a_step_that_outlives_the_run_and_its_handler_says_so() -> None:
     kept: list[Context[Any]] = []
 
