@@ -17,6 +17,9 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
 from benchmarks._chain import chain_of
@@ -32,6 +35,7 @@ PYTHON = (3, 11)  # its compiler's instructions; another version has others
 INSTRUCTIONS = {
     "chain, telemetry off, a step": 1_084,
     "chain, telemetry by default, a step": 1_500,
+    "chain, a span for each, a step": 2_755,
     "fan-out by collect_events, an item": 3_443,
     "fan-out by a list, an item": 2_650,
     "two-step run": 7_489,
@@ -42,10 +46,17 @@ def _default_layers() -> dict[str, Any]:
     return {"telemetry": False, "middleware": [Tracing(), Metrics(CollectorRegistry()), Logs()]}
 
 
+def _all_layers() -> dict[str, Any]:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter(), max_queue_size=100_000, schedule_delay_millis=60_000))
+    return {"telemetry": False, "middleware": [Tracing(provider), Metrics(CollectorRegistry()), Logs()]}
+
+
 OFF = {"telemetry": False}
 WORK: dict[str, tuple[Callable[[int], Callable[[], Awaitable[None]]], int, int]] = {
     "chain, telemetry off, a step": (lambda size: chain_of(size, **OFF), 50, 250),
     "chain, telemetry by default, a step": (lambda size: chain_of(size, **_default_layers()), 50, 250),
+    "chain, a span for each, a step": (lambda size: chain_of(size, **_all_layers()), 50, 250),
     "fan-out by collect_events, an item": (lambda size: fan_out_of("collect_events", size, **OFF), 25, 75),
     "fan-out by a list, an item": (lambda size: fan_out_of("list[E]", size, **OFF), 25, 75),
     "two-step run": (lambda size: runs_of(size, **OFF), 10, 30),

@@ -8,15 +8,24 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.util._once import Once
 from prometheus_client import CollectorRegistry
 
 from tracedflow import AttemptCall, Chain, Event, Middleware, RunCall, StartEvent, StepCall, StopEvent, clock
 from tracedflow.middleware import Cause, StepResult
 from tracedflow.outcomes import error_type, outcome_of_step
 from tracedflow.records import RecordLog
+
+
+@pytest.fixture(autouse=True)
+def _no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tests before have set, this one begins without a global provider; OpenTelemetry has no public way back."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
 
 
 class Spans:
