@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -22,12 +24,15 @@ from tracedflow import (
     StartEvent,
     StopEvent,
     Workflow,
+    WorkflowCancelledByUser,
     WorkflowHandler,
     WorkflowRuntimeError,
+    WorkflowTimeoutError,
     runs,
     step,
 )
 from tracedflow._engine._runner import Runner
+from tracedflow._engine._turn import MOST
 from tracedflow.errors import ContextStateError
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_none
 from tracedflow.testing import run_virtual
@@ -312,7 +317,41 @@ async def not_awaited(flow: Workflow[Any]) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("kind", [chain, fan_out, cancelled, answered, nested, stepwise, not_awaited], ids=lambda kind: kind.__name__)
+class Fails(Workflow):
+    @step
+    async def only(self, ev: StartEvent) -> StopEvent:
+        if ev.waits:
+            await asyncio.get_running_loop().create_future()
+        raise ValueError("x")
+
+
+async def failing(flow: Workflow[Any]) -> None:
+    handler = Fails().run(waits=False)
+    await asyncio.wait([handler])
+    assert type(handler.exception()) is ValueError
+
+
+async def timed_out(flow: Workflow[Any]) -> None:
+    handler = Fails(timeout=0.001).run(waits=True)
+    await asyncio.wait([handler])
+    assert isinstance(handler.exception(), WorkflowTimeoutError)
+
+
+async def cancelled_as_a_task(flow: Workflow[Any]) -> None:
+    handler = Fails().run(waits=True)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    handler.cancel()
+    await asyncio.wait([handler])
+    assert handler.cancelled()
+
+
+LATER = "there the frame of a step that failed keeps the frames that called it"
+failing_once = pytest.param(failing, marks=pytest.mark.skipif(sys.version_info >= (3, 12), reason=LATER))
+ENDS = [chain, fan_out, cancelled, answered, nested, stepwise, not_awaited, failing_once, timed_out, cancelled_as_a_task]
+
+
+@pytest.mark.parametrize("kind", ENDS, ids=lambda kind: kind.__name__)
 async def test_nothing_is_left_of_runs_that_are_over_and_no_collector_is_needed(kind: Callable[..., Coroutine[Any, Any, None]]) -> None:
     flow = Many(timeout=10)
     await kind(flow)  # what is made once
@@ -468,3 +507,238 @@ async def test_a_wrong_event_from_a_step_names_the_step_in_a_shared_task_too() -
     with pytest.raises(WorkflowRuntimeError, match="takes an event") as caught:
         await Flow().run()
     assert any("step `only`" in note for note in caught.value.__notes__)
+
+
+# --- requests to cancel that a step makes or leaves behind ---
+
+
+async def cancels_itself_at_its_end() -> None:
+    cancel_current()
+
+
+async def cancels_itself_and_swallows() -> None:
+    cancel_current()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+
+
+async def cancels_itself_swallows_and_waits() -> None:
+    await cancels_itself_and_swallows()
+    await asyncio.sleep(0)
+
+
+async def cancels_itself_and_takes_it_back() -> None:
+    await cancels_itself_and_swallows()
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
+
+
+async def is_cancelled_after_its_end() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_soon(task.cancel)
+
+
+async def waits_for_a_moment_and_cancels_itself() -> None:
+    await asyncio.sleep(0)
+    cancel_current()
+
+
+async def cancels_itself_and_waits() -> None:
+    cancel_current()
+    await asyncio.sleep(0)
+
+
+def cancel_current() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+def three_behind_each_other(first: Callable[[], Coroutine[Any, Any, None]], own_task: bool) -> Workflow[Any]:
+    class Flow(Workflow):
+        @step(own_task=own_task)
+        async def begin(self, ctx: Context, ev: StartEvent) -> Next | None:
+            for n in range(3):
+                ctx.send_event(Next(n=n))
+            return None
+
+        @step(own_task=own_task, num_workers=1)
+        async def work(self, ev: Next) -> Done:
+            if ev.n == 0:
+                await first()
+            return Done(n=ev.n)
+
+        @step(own_task=own_task)
+        async def join(self, ctx: Context, ev: Done) -> StopEvent | None:
+            found = ctx.collect_events(ev, [Done] * 3)
+            return None if found is None else StopEvent(result=[each.n for each in found])
+
+    return Flow(timeout=5)
+
+
+LEFT = [
+    cancels_itself_at_its_end,
+    cancels_itself_and_swallows,
+    cancels_itself_swallows_and_waits,
+    cancels_itself_and_takes_it_back,
+    is_cancelled_after_its_end,
+    waits_for_a_moment_and_cancels_itself,
+]
+
+
+@pytest.mark.parametrize("own_task", [False, True], ids=["shared", "own task"])
+@pytest.mark.parametrize("first", LEFT, ids=lambda first: first.__name__)
+async def test_a_request_to_cancel_that_a_step_leaves_behind_reaches_no_other_step(
+    first: Callable[[], Coroutine[Any, Any, None]], own_task: bool
+) -> None:
+    handler = three_behind_each_other(first, own_task).run()
+    assert sorted(await handler) == [0, 1, 2]
+    assert {record.outcome for record in handler.record} == {"success", "collecting"}
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("own_task", [False, True], ids=["shared", "own task"])
+async def test_a_step_that_cancels_itself_ends_the_run_as_cancelled(own_task: bool) -> None:
+    handler = three_behind_each_other(cancels_itself_and_waits, own_task).run()
+    with pytest.raises(WorkflowCancelledByUser, match="step `work`"):
+        await handler
+    assert [record.outcome for record in handler.record] == ["success", "cancelled"]
+    assert not runs()
+
+
+def test_a_shared_task_that_is_cancelled_while_it_waits_for_a_turn_leaves_the_run_to_another() -> None:
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> Next:
+            await is_cancelled_after_its_end()
+            return Next()
+
+        @step
+        async def again(self, ev: Next) -> Next | StopEvent:
+            return Next(n=ev.n + 1) if ev.n < 2 * MOST else StopEvent(result=ev.n)
+
+    async def main() -> Any:
+        return await Flow(timeout=5).run()
+
+    assert run_virtual(main()) == 2 * MOST
+
+
+# --- contexts ---
+
+mark: ContextVar[str] = ContextVar("mark", default="nobody's")
+
+
+@pytest.mark.parametrize("own_task", [False, True], ids=["shared", "own task"])
+async def test_a_variable_that_a_step_sets_is_its_own_and_those_of_the_caller_are_seen(own_task: bool) -> None:
+    seen: list[str] = []
+
+    class Flow(Workflow):
+        @step(own_task=own_task)
+        async def begin(self, ctx: Context, ev: StartEvent) -> Next | None:
+            seen.append(mark.get())
+            mark.set("begin's")
+            for n in range(2):
+                ctx.send_event(Next(n=n))
+            return None
+
+        @step(own_task=own_task)
+        async def work(self, ctx: Context, ev: Next) -> StopEvent | None:
+            seen.append(mark.get())
+            mark.set(f"work {ev.n}'s")
+            await asyncio.sleep(0)
+            assert mark.get() == f"work {ev.n}'s"
+            found = ctx.collect_events(ev, [Next] * 2)
+            return None if found is None else StopEvent(result=mark.get())
+
+    mark.set("the caller's")
+    assert await Flow().run() in {"work 0's", "work 1's"}
+    assert seen == ["the caller's"] * 3
+    assert mark.get() == "the caller's"
+
+
+async def test_a_task_made_in_a_step_outlives_it_with_the_variables_of_that_step() -> None:
+    made: list[asyncio.Task[str]] = []
+    go = asyncio.Event()
+
+    async def later() -> str:
+        await go.wait()
+        return mark.get()
+
+    class Flow(Workflow):
+        @step
+        async def first(self, ev: StartEvent) -> Next:
+            mark.set("first's")
+            made.append(asyncio.create_task(later()))
+            return Next()
+
+        @step
+        async def second(self, ev: Next) -> StopEvent:
+            mark.set("second's")
+            await asyncio.sleep(0)
+            return StopEvent()
+
+    await Flow().run()
+    go.set()
+    assert await made[0] == "first's"
+
+
+# --- loops ---
+
+
+class Stays(Workflow):
+    """Waits for ever, if asked to."""
+
+    @step
+    async def begin(self, ev: StartEvent) -> Next:
+        return Next(n=1 if ev.stays else 0)
+
+    @step
+    async def end(self, ev: Next) -> StopEvent:
+        if ev.n:
+            await asyncio.get_running_loop().create_future()
+        return StopEvent(result="done")
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+@pytest.mark.parametrize("turns", [0, 1, 5])
+def test_a_loop_that_ends_with_live_runs_leaves_nothing_to_the_next(turns: int, debug: bool) -> None:
+    flow = Stays(timeout=None)
+
+    async def leaves() -> None:
+        for _ in range(3):
+            flow.run(stays=True)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    async def ends() -> Any:
+        return await flow.run(stays=False)
+
+    asyncio.run(leaves(), debug=debug)
+    assert not runs()
+    assert asyncio.run(ends(), debug=debug) == "done"
+
+
+@pytest.mark.parametrize("own_task", [False, True], ids=["shared", "own task"])
+@pytest.mark.parametrize("suspends", [False, True], ids=["at once", "after a turn"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_a_step_ends_the_program_and_the_run(error: type[BaseException], suspends: bool, own_task: bool) -> None:
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> Next:
+            return Next()
+
+        @step(own_task=own_task)
+        async def interrupted(self, ev: Next) -> StopEvent:
+            if suspends:
+                await asyncio.sleep(0)
+            raise error
+
+    async def main() -> None:
+        await Flow(timeout=5).run()
+
+    with pytest.raises(error):
+        asyncio.run(main())
+    assert not runs()

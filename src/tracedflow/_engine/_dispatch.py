@@ -68,6 +68,8 @@ class Dispatcher:
             error = ended_badly(scope, caught) if alone else caught
             scope.close()
             runner.step_failed(scope, error)
+            if isinstance(error, asyncio.CancelledError):
+                error.__traceback__ = None  # nobody sees it, and its frames know it and the run
             return
         scope.close()
         if scope.attempt == 0:  # a layer answered without calling the step

@@ -74,7 +74,7 @@ class Lead(Part):
         ready, dispatch, turn, new_context = runner.ready, runner.dispatcher.dispatch, runner.turn, runner.new_context
         now = runner.now()
         if not turn.allows(now):
-            yield from turn.next()
+            yield from self._next_turn(me)
             now = runner.now()
         self.coming.discard(me)
         self._is_taken = True
@@ -97,11 +97,21 @@ class Lead(Part):
             if ready and not turn.allows(now):
                 self._is_taken = False
                 self.coming.add(me)
-                yield from turn.next()  # everything else that the loop has to do comes first
+                yield from self._next_turn(me)  # everything else that the loop has to do comes first
                 self.coming.discard(me)
                 self._is_taken = True
                 now = runner.now()
         self._leave()
+
+    def _next_turn(self, me: asyncio.Task[None]) -> Generator[Any, Any, None]:
+        """Wait for a turn. Cancelled meanwhile, by who kept it from an execution that is over, it leaves what is ready to another."""
+        try:
+            yield from self._runner.turn.next()
+        except asyncio.CancelledError:
+            self.coming.discard(me)
+            if not self._runner.task.cancelling():  # else the run ends, or its loop does
+                self._leave()
+            raise
 
     def _rest(self, step: Coroutine[Any, Any, None], context: Context, awaited: Any) -> Generator[Any, Any, None]:
         """Drive an execution that has to wait to its end. Whatever is ready then gets tasks of its own: it will wait, too, most likely."""
@@ -120,6 +130,7 @@ class Lead(Part):
                 self._is_taken = True
                 awaited = context.run(go, given)
         except StopIteration:
+            given = None  # a cancellation's traceback knows this frame
             return
 
     def _leave(self) -> None:

@@ -425,7 +425,7 @@ class Runner:
         self.ending = ending
         if (error is None) != (ending.error is None):  # a layer raised after the run had ended, or answered for one that failed
             ending.status = "completed" if error is None else "failed"
-        if error is not None and error is ending.error:
+        if error is not None and (error is ending.error or (ending.hard and isinstance(error, asyncio.CancelledError))):
             error.__traceback__ = ending.trace  # without the engine's frames that it came through since: they would keep the run
         for _, permit in self.permits:
             permit.release()
@@ -436,8 +436,8 @@ class Runner:
         for told in self.lifecycle.closing() if self.lifecycle is not None else ():
             self.log.tell(told)
         self.lifecycle = None  # what an abandoned step does from now on is told to nobody
-        ending.stop, ending.error = stop, error
         last = last_event(self, stop, error)
+        ending.stop, ending.error, ending.scope = stop, error, None  # the scope would keep the run
         self.log.append(last)
         self.log.close()
         if self.parent is not None:
