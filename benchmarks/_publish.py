@@ -80,13 +80,24 @@ def _losses(sections: Sequence[Section]) -> Iterator[str]:
         yield "Nowhere, in these figures."
     for figure in beaten:
         yield f"- A peer is faster: {figure.name}. It takes {number(figure.value)} times as long as we do."
+    if missed:
+        yield from ["", _line(("part", "limits missed", "the furthest of them")), _line(["---"] * 3)]
     for title, group in groupby(missed, key=lambda pair: pair[0].title):
-        yield f"- {title}: {'; '.join(_miss(figure) for _, figure in group)}."
+        figures_missed = [figure for _, figure in group]
+        held = sum(figure.limit is not None for section, figure in figures if section.title == title)
+        worst = max(figures_missed, key=_excess)
+        yield _line((title, f"{len(figures_missed)} of {held}", _miss(worst)))
+
+
+def _excess(figure: Figure) -> float:
+    """How many times a figure is over its limit, or under it."""
+    assert figure.limit is not None
+    return figure.limit / figure.value if figure.at_least else figure.value / figure.limit
 
 
 def _miss(figure: Figure) -> str:
     bound = f"{'≥' if figure.at_least else '≤'} {figure.limit:g}"
-    return f"{figure.name} **{number(figure.value)}** {figure.unit} ({bound})"
+    return f"{figure.name}: **{number(figure.value)}** {figure.unit} ({bound})"
 
 
 def _table(section: Section) -> Iterator[str]:

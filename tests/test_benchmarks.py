@@ -93,7 +93,7 @@ def test_what_was_measured_is_written_between_the_marks_and_losses_are_named(tmp
     assert "older figures" not in written
     assert "| chain | 4.00 µs | 4.00 µs | 1.00 x bare | 1.00 | ≤ 0.8 | **MISSED** |" in written
     assert "- A peer is faster: runs: Quick 1.0. It takes 0.50 times as long as we do." in written
-    assert "- A chain: chain **1.00** x bare (≤ 0.8)." in written
+    assert "| A chain | 1 of 1 | chain: **1.00** x bare (≤ 0.8) |" in written
     assert "*left out by --quick*" in written
 
 
