@@ -44,6 +44,10 @@ def register(runner: Runner, handler: WorkflowHandler[Any]) -> None:
         if other is not None and not other.get_loop().is_closed():
             raise WorkflowStartError(f"run_id {runner.run_id!r} is that of a live run of {other._runner.call.workflow}; use another")
         _runs[runner.run_id] = handler
+    if runner.parent is not None:
+        outer = runner.parent.runner
+        outer.children = outer.children or set()
+        outer.children.add(runner)
     _watchdog.watch(runner.loop, runner.thread_id)
     for tell in tuple(watchers):
         tell(handler)
@@ -55,6 +59,8 @@ def unregister(runner: Runner) -> None:
         known = _runs.get(runner.run_id)
         if known is not None and known._runner is runner:
             del _runs[runner.run_id]
+    if runner.parent is not None and runner.parent.runner.children:
+        runner.parent.runner.children.discard(runner)
     _watchdog.unwatch(runner.loop)
 
 

@@ -58,6 +58,7 @@ class Runner:
     """Owns the tasks, futures and timers of one run."""
 
     # Most runs never need these. Each would be one object more for the garbage collector, which looks at those of all live runs.
+    children: set[Runner] | tuple[()] = ()
     permits: tuple[tuple[Limiter, Permit], ...] = ()
     abandoned: tuple[str, ...] = ()
     sent_early: tuple[tuple[Event, str | None], ...] = ()
@@ -95,7 +96,6 @@ class Runner:
         self.log: EventLog = EventLog(settings.keep_events, self.stalls.look)
         self.scopes: dict[int, StepScope] = {}
         self.saving: dict[int, st.Complete] = {}  # ends of executions that a checkpoint callback is at work on: they do not count yet
-        self.children: set[Runner] = set()
         self.threads = 0
         self.blocked: LoopBlocked | None = None
         self.deadline: Deadline = Deadline(self)
@@ -349,7 +349,6 @@ class Runner:
         _live.register(self, handler)
         handler.ctx._runner = self
         if self.parent is not None:
-            self.parent.runner.children.add(self)
             self.parent.children = [*(self.parent.children or ()), self]
         self.task = self.loop.create_task(self.drive())
         self.task.add_done_callback(self._end_unbegun)
@@ -441,7 +440,6 @@ class Runner:
         self.log.append(last)
         self.log.close()
         if self.parent is not None:
-            self.parent.runner.children.discard(self)
             self.parent.runner.stalls.look()
         handler = self.handler
         _live.unregister(self)

@@ -66,7 +66,7 @@ def load_state(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]
     state = _Loader(load, types, data.get("envelopes", {})).loaded(data["state"], "run")
     if not isinstance(state, st.RunState):
         raise ContextSerdeError("the saved run has no state in it")
-    state.drops = deque(state.drops, maxlen=st.DROPS_KEPT)
+    state.drops = deque(state.drops, maxlen=st.DROPS_KEPT) if state.drops else ()
     for wait in tuple(state.waits.values()):
         state.add_wait(wait)
     return state

@@ -232,7 +232,7 @@ class RunState:
     returned: dict[int, Envelope] = field(default_factory=dict[int, Envelope])  # to the caller of a stepwise run, not sent on yet
     awaited_types: set[type[Event]] = field(default_factory=set[type[Event]])
     tallies: dict[type[Event], Tally] = field(default_factory=dict[type[Event], Tally])
-    drops: deque[Drop] = field(default_factory=lambda: deque[Drop](maxlen=DROPS_KEPT))
+    drops: deque[Drop] | tuple[()] = ()  # the last ones; most runs have none
     silent: dict[str, int] = field(default_factory=dict[str, int])
     queued: int = 0
     questions: int = 0  # InputRequiredEvents out and not answered by a HumanResponseEvent
@@ -269,6 +269,12 @@ class RunState:
         if found is None:
             found = self.tallies[kind] = Tally()
         return found
+
+    def add_drop(self, drop: Drop) -> None:
+        """Keep what became of an event that nobody took."""
+        if isinstance(self.drops, tuple):
+            self.drops = deque(maxlen=DROPS_KEPT)
+        self.drops.append(drop)
 
     def count_collected(self, envelope: Envelope) -> None:
         """Count an event as part of a full set, once however many joins it is in."""

@@ -304,7 +304,7 @@ def _drop(state: RunState, envelope: Envelope, reason: str, near_miss: str | Non
     envelope.taken = True  # it has its fate
     state.tally(kind).dropped += 1
     drop = Drop(envelope.id, kind, reason, envelope.source, envelope.source_step, near_miss)
-    state.drops.append(drop)
+    state.add_drop(drop)
     out.append(Dropped(drop, final=True))
 
 

@@ -59,7 +59,7 @@ def ignore(state: RunState, envelope: Envelope, out: list[Command]) -> None:
     kind = type(envelope.event)
     state.tally(kind).dropped += 1
     drop = Drop(envelope.id, kind, "not_needed", envelope.source, envelope.source_step, None)
-    state.drops.append(drop)
+    state.add_drop(drop)
     out.append(Dropped(drop, final=True))
 
 
