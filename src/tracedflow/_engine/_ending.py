@@ -137,8 +137,8 @@ def leave_children(scope: StepScope, children: Sequence[Runner]) -> None:
         handler = child.handler
         if scope.call.cancel_reason is not None or (handler is not None and handler.was_awaited):
             continue  # the run's end takes care of it
-        if runner.children:
-            runner.children.discard(child)
+        assert runner.children  # it is live, so it is one of them
+        runner.children.discard(child)
         child.parent = None
         _log.warning(
             "step `%s` of %s ended while run %s of %s, which it started, is live and nobody awaited it; it goes on by itself. "
