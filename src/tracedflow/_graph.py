@@ -26,8 +26,13 @@ class Graph:
         self.stop_events: list[type[StopEvent]] = [event for event in self.produced if is_kind(event, StopEvent)]
         self.has_resources: bool = any(step.resources for step in self.steps.values())
         self.has_joins: bool = any(step.collection_param or step.is_multi_slot or step.is_fan_out for step in self.steps.values())
+        self._takes: dict[str, int] = {
+            name: step.collection_policy.cardinality.n
+            for name, step in self.steps.items()
+            if step.collection_policy is not None and isinstance(step.collection_policy.cardinality, Take)
+        }
         self._routes: dict[type[Event], tuple[str, ...]] = {}
-        self._only: dict[type[Event], str | None] = {}
+        self.ways: Mapping[type[Event], tuple[str, bool] | None] = _Ways(self.way)
         self._feeds: dict[str, tuple[str, ...]] = {}
 
     @property
@@ -68,17 +73,14 @@ class Graph:
             found = self._routes[event] = tuple(taking)
         return found
 
-    def only_taker(self, event: type[Event]) -> str | None:
-        """Return the step that takes events of this class and is all that ever follows from them; None: there is more to it."""
-        try:
-            return self._only[event]
-        except KeyError:
-            takers = self.takers(event)
-            is_plain = (
-                len(takers) == 1 and not self.has_joins and not issubclass(event, (StopEvent, InputRequiredEvent, HumanResponseEvent))
-            )
-            self._only[event] = found = takers[0] if is_plain else None
-            return found
+    def way(self, event: type[Event]) -> tuple[str, bool] | None:
+        """Return the one step that takes events of this class, and whether as a list; None: there is more to it."""
+        takers, collectors = self.takers(event), self.collectors(event)
+        if len(takers) + len(collectors) != 1 or issubclass(event, (StopEvent, InputRequiredEvent, HumanResponseEvent)):
+            return None
+        if collectors:
+            return collectors[0], True
+        return None if self.steps[takers[0]].is_multi_slot else (takers[0], False)
 
     def collectors(self, event: type[Event]) -> tuple[str, ...]:
         """Return the names of the steps that take events of this class as a list."""
@@ -86,8 +88,7 @@ class Graph:
 
     def take(self, step: str) -> int | None:
         """Return how many events a collecting step needs; None: all that can come."""
-        policy = self.steps[step].collection_policy
-        return policy.cardinality.n if policy is not None and isinstance(policy.cardinality, Take) else None
+        return self._takes.get(step)
 
     def slots(self, step: str) -> tuple[type[Event], ...] | None:
         """Return the classes that a step joins, one of each; None: it takes one event."""
@@ -182,6 +183,18 @@ class Graph:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = [f"Workflow {self.name} ({self.place}) has {count}:"]
         raise kind("\n".join([*lines, *(f"  {n}. {problem}" for n, problem in enumerate(problems, 1))]))
+
+
+class _Ways(dict[type[Event], tuple[str, bool] | None]):
+    """What `Graph.way` says of each class, asked once: a subscript costs less than a call."""
+
+    def __init__(self, way: Callable[[type[Event]], tuple[str, bool] | None]) -> None:
+        super().__init__()
+        self._way = way
+
+    def __missing__(self, event: type[Event]) -> tuple[str, bool] | None:
+        found = self[event] = self._way(event)
+        return found
 
 
 def accepts(step: StepConfig, event: type[Event]) -> bool:

@@ -60,17 +60,38 @@ class AttemptRecord:
 
 
 Row: TypeAlias = tuple[str | int | float | None, ...]
-"""An attempt as one flat tuple: the scalar fields, then the count of inputs and (id, type, cause) of each, the count of
-events out and (id, type) of each, then (name, value, unit) of each measurement and (what, from, until) of each interruption."""
+"""An attempt as one flat tuple, which begins with the fields of `_ALWAYS`.
+
+Most attempts are their execution's first and last, took one event, ran from their start to their end and succeeded. Those have no
+attempt number in their row, and end with (id, type, cause) of the event and (id, type) of each event out. The others go on with
+the fields of `_MORE`, the count of inputs and (id, type, cause) of each, the count of events out and (id, type) of each, then
+(name, value, unit) of each measurement and (what, from, until) of each interruption.
+"""
 
 Listener: TypeAlias = "Callable[[Row, StepCall, bool], None]"
 """Hears of each attempt of a run as it is recorded: the row, the call, and whether the execution is over."""
 
 _PACKED = 64  # rows
-_SCALARS = (
-    "step", "execution", "attempt", "enqueued_at", "started_at", "ended_at", "queued", "running", "backoff", "waiting",
-    "blocked", "outcome", "error", "trace_id", "span_id",
-)  # fmt: skip
+_ALWAYS = ("step", "execution", "attempt", "enqueued_at", "started_at", "ended_at", "outcome", "trace_id", "span_id")
+_MORE = ("queued", "running", "backoff", "waiting", "blocked", "error")
+_ATTEMPT = _ALWAYS.index("attempt")
+_REST = len(_ALWAYS)
+_ERROR = _REST + _MORE.index("error")
+_INPUTS = _REST + len(_MORE)  # their count
+ENDED_AT = _ALWAYS.index("ended_at")
+OUTCOME = _ALWAYS.index("outcome")
+
+
+def error_of(row: Row) -> str:
+    """Return the type name of what an attempt raised, or nothing."""
+    return "" if row[_ATTEMPT] is None else str(row[_ERROR] or "")
+
+
+def input_types(row: Row) -> Row:
+    """Return the type names of the events that an attempt took."""
+    if row[_ATTEMPT] is None:
+        return row[_REST + 1 : _REST + 2]
+    return row[_INPUTS + 2 : _INPUTS + 2 + 3 * int(row[_INPUTS] or 0) : 3]
 
 
 class RecordLog(Sequence[AttemptRecord]):
@@ -88,7 +109,8 @@ class RecordLog(Sequence[AttemptRecord]):
         self._kept = kept
         self._atoms: list[Any] = []
         self._sizes: list[int] = []  # of the rows in `_atoms`
-        self._full: deque[tuple[list[Any], list[int]]] | tuple[()] = ()  # earlier ones, with as many rows as they take
+        # Earlier ones, with as many rows as they take: as tuples, for the collector does not look into tuples of atoms.
+        self._full: deque[tuple[tuple[Any, ...], tuple[int, ...]]] | tuple[()] = ()
         self.report: RunReport | None = None  # None while the run is live
         self.listeners: tuple[Listener, ...] = ()
 
@@ -110,7 +132,7 @@ class RecordLog(Sequence[AttemptRecord]):
         """Begin a new list; the oldest one goes when the others have as many rows as are to be kept."""
         if isinstance(self._full, tuple):
             self._full = deque()
-        self._full.append((self._atoms, self._sizes))
+        self._full.append((tuple(self._atoms), tuple(self._sizes)))
         self._atoms, self._sizes = [], []
         if self._kept is not None and len(self._full) * _PACKED >= self._kept + _PACKED:
             self._full.popleft()
@@ -157,8 +179,15 @@ class RecordLog(Sequence[AttemptRecord]):
 
     def made(self, row: Row) -> AttemptRecord:
         """Return the record that a row stands for."""
-        scalars: dict[str, Any] = dict(zip(_SCALARS, row, strict=False))
-        rest: list[Any] = list(row[len(_SCALARS) :])
+        fields: dict[str, Any] = dict(zip(_ALWAYS, row, strict=False))
+        rest: list[Any] = list(row[_REST:])
+        if fields["attempt"] is None:
+            running = fields["ended_at"] - fields["started_at"]
+            fields |= {"attempt": 1, "queued": max(0.0, fields["started_at"] - fields["enqueued_at"]), "running": running}
+            rest = [1, *rest[:3], len(rest) // 2 - 1, *rest[3:]]
+        else:
+            fields |= zip(_MORE, rest, strict=False)
+            del rest[: len(_MORE)]
         inputs = _take(rest, 3)
         outputs = _take(rest, 2)
         triples = [(rest[at], rest[at + 1], rest[at + 2]) for at in range(0, len(rest), 3)]
@@ -170,7 +199,7 @@ class RecordLog(Sequence[AttemptRecord]):
             events_out=tuple((number, kind) for number, kind in outputs),
             measurements=tuple(triple for triple in triples if isinstance(triple[2], str)),
             interruptions=tuple(triple for triple in triples if not isinstance(triple[2], str)),
-            **scalars,
+            **fields,
         )
 
 

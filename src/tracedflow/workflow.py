@@ -131,7 +131,6 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
     ) -> None:
         if cast("object", runtime) is not None:
             raise WorkflowConfigurationError(f"runtime={runtime!r}: there is one engine; leave it out, and see middleware= for layers")
-        self._timeout = check_seconds("timeout", timeout)
         self._disable_validation = disable_validation
         self._verbose = verbose
         self._name = check_name("workflow_name", workflow_name)
@@ -139,14 +138,17 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         self._own_serializer = check_argument("serializer", serializer, BaseSerializer)
         self._middleware = check_all("middleware", middleware)
         self._telemetry = telemetry
-        self._on_stall = check_one_of("on_stall", on_stall, ("fail", "wait"))
-        self._max_queued = check_count("max_queued", max_queued)
-        self._keep_events = check_count("keep_events", keep_events)
-        self._keep_records = check_count("keep_records", keep_records)
-        self._cancel_grace = check_grace("cancel_grace", cancel_grace)
-        self._own(resource_manager)
         runs = check_count("num_concurrent_runs", num_concurrent_runs)
-        self._gate = None if runs is None else Limit(f"runs of {self.workflow_name}", concurrency=runs)
+        self._settings: RunSettings = RunSettings(
+            timeout=check_seconds("timeout", timeout),
+            on_stall=check_one_of("on_stall", on_stall, ("fail", "wait")),
+            max_queued=check_count("max_queued", max_queued),
+            keep_events=check_count("keep_events", keep_events),
+            keep_records=check_count("keep_records", keep_records),
+            cancel_grace=check_grace("cancel_grace", cancel_grace),
+            gate=None if runs is None else Limit(f"runs of {self.workflow_name}", concurrency=runs),
+        )
+        self._own(resource_manager)
         self._instance_steps: dict[str, StepFunction] = {}
         self._graph: Graph | None = None
         self._version: dict[tuple[str, ...], Graph] = {}  # the class's `_checked` when it was built: another one, other steps
@@ -337,7 +339,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         outer = current_scope.get()
         parent = outer if outer is not None and options.parent is FROM_STEP and _is_live_on(outer, loop) else None
         clock = active_clock.get()
-        timeout = self._timeout if options.timeout is FROM_STEP else check_seconds("timeout", options.timeout)
+        settings = self._settings.of_run(options, checkpoint_callback, stepwise=stepwise)
         call = RunCall(
             workflow=self.workflow_name,
             run_id=run_id or (saved.run_id if saved is not None else clock.new_id()),
@@ -345,7 +347,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
             segment=1 if saved is None else saved.segment + 1,
             resumed=saved is not None,
             started_at=clock.now(),
-            timeout=timeout,
+            timeout=settings.timeout,
             can_wait=graph.can_wait,
             parent_run_id=parent.runner.run_id if parent else None,
             spawned_by=outer.call.span_context if outer is not None and parent is None else None,
@@ -355,24 +357,12 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
             carrier={} if saved is None else saved.carrier,
             left_at=None if saved is None else saved.saved_at,
         )
-        settings = RunSettings(
-            timeout=timeout,
-            on_stall=self._on_stall,
-            max_queued=self._max_queued,
-            keep_events=self._keep_events,
-            keep_records=self._keep_records,
-            cancel_grace=self._cancel_grace,
-            stepwise=stepwise,
-            gate=self._gate,
-            checkpoint=checkpoint_callback,
-            pause_timeout=options.pause_timeout,
-            bubble=options.bubble,
-        )
         slots = {name: config.num_workers for name, config in graph.steps.items()}
         state = saved.state if saved is not None else st.new_state(call.run_id, slots)
         resources = self._resources_of_run(graph, event, context, check=not self._disable_validation)
         runner = Runner(self, graph, dispatcher, call, state, settings, parent, saved)
-        runner.resources = resources
+        if resources is not None:
+            runner.resources = resources
         handler = launch(runner, context)
         self._last_records = runner.records
         context._saved = None  # only now: a run that could not start leaves it to the next

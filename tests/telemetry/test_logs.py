@@ -156,3 +156,31 @@ def test_a_long_run_says_every_five_minutes_what_it_does(caplog: pytest.LogCaptu
         for age in ("5 m 00 s", "10 m 00 s", "15 m 00 s")
     ]
     assert {fields(record)["run_id"] for record in beats} == {"r1"}
+
+
+def test_each_long_run_of_each_loop_is_told_of_and_no_run_without_the_layer(caplog: pytest.LogCaptureFixture) -> None:
+    class Long(Workflow):
+        @step
+        async def sleep(self, ev: StartEvent) -> StopEvent:
+            await asyncio.sleep(700)
+            return StopEvent()
+
+    async def main(ids: list[str]) -> None:
+        quiet = Long(timeout=None, telemetry=False).run(run_id="quiet")
+        flow = Long(timeout=None, telemetry=False, middleware=[Logs()])
+        handlers = []
+        for number, run_id in enumerate(ids):
+            handlers.append(flow.run(run_id=run_id))
+            await asyncio.sleep(10 + 90 * number)
+        await asyncio.gather(quiet, *handlers)
+
+    with caplog.at_level(logging.INFO, "tracedflow.runs"):
+        run_virtual(main(["a", "b", "c"]))  # they begin after 0, 10 and 110 seconds
+        run_virtual(main(["d"]))
+    beats = [
+        (fields(record)["run_id"], record.getMessage().split(": ")[0][-8:]) for record in caplog.records if record.name == "tracedflow.runs"
+    ]
+    assert beats == [
+        ("a", "5 m 00 s"), ("b", "5 m 20 s"), ("c", "5 m 00 s"), ("a", "10 m 00 s"[-8:]), ("b", "10 m 20 s"[-8:]), ("c", "10 m 00 s"[-8:]),
+        ("d", "5 m 00 s"), ("d", "0 m 00 s"),
+    ]  # fmt: skip

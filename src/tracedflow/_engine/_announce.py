@@ -39,19 +39,24 @@ def routed(runner: Runner, command: st.Routed) -> None:
 
 
 def account(runner: Runner, call: StepCall, envelope: st.Envelope, command: st.Routed | None = None) -> None:
-    """Put an event on its sender's account, and tell of it; without a command, to the steps that take its class."""
-    entry = (envelope.id, type(envelope.event).__name__)
+    """Put an event on its sender's account, and tell of it; without a command, it went the short way."""
+    entry = (envelope.id, envelope.type_name)
     if call.emitted:
         call.emitted.append(entry)  # type: ignore[attr-defined]  # to layers it is a sequence
     else:
         call.emitted = [entry]
     if runner.tells_sent:
-        _tell_sent(runner, call, command or st.Routed(envelope, runner.graph.takers(type(envelope.event)), False))
+        _tell_sent(runner, call, command or st.Routed(envelope, _taken_by(runner, envelope), False))
+
+
+def _taken_by(runner: Runner, envelope: st.Envelope) -> tuple[str, ...]:
+    way = runner.graph.ways[type(envelope.event)]
+    return () if way is None else way[:1]
 
 
 def _tell_sent(runner: Runner, call: StepCall | None, sent: st.Routed) -> None:
     envelope = sent.envelope
-    kind = type(envelope.event).__name__
+    kind = envelope.type_name
     runner.chain.notice(
         EventSent(run=runner.call, at=envelope.at, call=call, event_id=envelope.id, event_type=kind, to=sent.to, waited=sent.waited)
     )

@@ -24,17 +24,18 @@ class Deadline(Part):
         self._timer: asyncio.TimerHandle | None = None
         self._left: float | None = None  # seconds, while the clock stands still
         self.at: float | None = None
+        self.seconds: float | None = runner.settings.timeout
         self.pauses: bool = runner.settings.pause_timeout
 
     def start(self) -> None:
         """Start the clock."""
-        runner, timeout = self._runner, self._runner.settings.timeout
+        runner, timeout = self._runner, self.seconds
         started = runner.now()
         self.at = None if timeout is None else started + timeout
         outer = runner.parent.runner.deadline.at if runner.parent is not None else None
         if outer is not None and (self.at is None or outer < self.at):
             self.at = outer
-            runner.settings.timeout = max(0.0, outer - started)
+            self.seconds = max(0.0, outer - started)
         self._run_until(self.at)
 
     def look(self) -> None:
@@ -58,17 +59,18 @@ class Deadline(Part):
     def _run_until(self, at: float | None) -> None:
         if at is None:
             return
-        left = at - self._runner.now()
+        runner = self._runner
+        left = at - runner.now()
         if left <= 0:
-            self._runner.time_out()
+            runner.time_out()
         else:
-            self._timer = self._runner.loop.call_later(left, self._runner.time_out)
+            self._timer = runner.loop.call_later(left, runner.time_out, context=runner.step_context)
 
     def error(self, report: RunReport) -> WorkflowTimeoutError:
         """Return the error of a run whose time is over; it says so if the timer could not fire in time."""
         runner = self._runner
         late = runner.now() - (self.at or runner.now())
-        text = f"Run {runner.run_id} of {runner.call.workflow} exceeded its timeout of {runner.settings.timeout:g} s."
+        text = f"Run {runner.run_id} of {runner.call.workflow} exceeded its timeout of {self.seconds:g} s."
         if late > _LATE:
             text += f" It could not fire for {late:.1f} s: {report.blocked or 'the event loop was blocked'}."
         return WorkflowTimeoutError(f"{text}\n{report}", report)

@@ -48,22 +48,25 @@ class Dispatcher:
 
     async def dispatch(self, scope: StepScope) -> None:
         """Take one step execution from its start to its end."""
-        runner = scope.runner
-        if runner.ending is not None:  # it ended before this one's first turn
-            return
         current_scope.set(scope)
-        alone = self._is_bare and scope.step.is_single  # nobody looks on: no coroutine is needed that only passes on what comes
+        runner = scope.runner
+        step = scope.step
+        alone = self._is_bare and step.is_single  # nobody looks on: no coroutine is needed that only passes on what comes
         try:
             if alone:
                 scope.begin_attempt()
-                result = checked(scope, await called(scope))
+                result = scope.returned = await called(scope)
+                if type(result) not in step.returns:
+                    check_result(scope, result)
                 end_attempt(scope, result, None)
             else:
-                if scope.step.config.limit is not None:
+                if step.config.limit is not None:
                     await _wait_for_permit(scope)
                 result = await self.chain.step(scope.call)
                 if result is not scope.returned:
                     check_result(scope, result)  # a layer put it there
+                if scope.attempt == 0:  # a layer answered without calling the step
+                    end_without_attempt(scope, result, None)
         except BaseException as caught:  # noqa: BLE001 - the runner decides what each kind means
             error = ended_badly(scope, caught) if alone else caught
             scope.close()
@@ -72,8 +75,6 @@ class Dispatcher:
                 error.__traceback__ = None  # nobody sees it, and its frames know it and the run
             return
         scope.close()
-        if scope.attempt == 0:  # a layer answered without calling the step
-            end_without_attempt(scope, result, None)
         if runner.settings.checkpoint is not None and not await checkpointed(scope, result):
             return
         runner.step_completed(scope, result, scope.ended_attempt if alone else runner.now())
@@ -138,10 +139,11 @@ def called(scope: StepScope) -> Awaitable[Any]:
     """Call the user's step. Its time limit is innermost, so that every layer sees a `StepTimeoutError`."""
     step = scope.step
     inputs = scope.call.inputs
-    if step.is_plain:
-        plain: Awaitable[Any] = step.fn(inputs[0]) if step.takes_event_alone else step.fn(**step.arguments(inputs, scope))
-        return plain
+    if step.is_plain and step.takes_event_alone:
+        return step.fn(inputs[0])  # type: ignore[no-any-return]
     arguments = step.arguments(inputs, scope)
+    if step.is_plain:
+        return step.fn(**arguments)  # type: ignore[no-any-return]
     if step.config.resources:
         call = partial(_in_thread, scope, step.fn, arguments) if not step.is_async else lambda: step.fn(**arguments)
         return _in_time(scope, _supplied(scope, arguments, call))
@@ -153,7 +155,8 @@ def called(scope: StepScope) -> Awaitable[Any]:
 def checked(scope: StepScope, result: Any) -> StepResult:
     """Return what a step may return. Checked here too, so that every layer sees it fail."""
     scope.returned = result
-    check_result(scope, result)
+    if type(result) not in scope.step.returns:
+        check_result(scope, result)
     return cast("StepResult", result)
 
 
@@ -234,9 +237,10 @@ async def _in_thread(scope: StepScope, fn: Callable[..., Any], arguments: Mappin
 async def _grace(scope: StepScope, future: asyncio.Future[Any]) -> None:
     """Let the thread end by itself for a moment, then make its Context unusable and go on without it."""
     future.add_done_callback(_forget)
-    await asyncio.wait([future], timeout=scope.runner.cancel_grace)
+    await asyncio.wait([future], timeout=scope.runner.settings.cancel_grace)
     if not future.done():
-        text = f"the thread of step `{scope.call.step}`, which was abandoned {scope.runner.cancel_grace:g} s after it was cancelled"
+        grace = scope.runner.settings.cancel_grace
+        text = f"the thread of step `{scope.call.step}`, which was abandoned {grace:g} s after it was cancelled"
         scope.abandon(text)
         scope.runner.abandoned += (scope.call.step,)
         _log.warning("run %s of %s: %s still runs", scope.runner.run_id, scope.call.workflow, text)

@@ -92,7 +92,7 @@ def last_event(runner: Runner, stop: StopEvent | None, error: BaseException | No
         case WorkflowStalledError():
             return WorkflowFailedEvent(step_name=_stalled_step(error), exception=error, elapsed_seconds=_age(runner))
         case WorkflowTimeoutError():
-            return WorkflowTimedOutEvent(timeout=runner.settings.timeout or 0.0, active_steps=_active_steps(error))
+            return WorkflowTimedOutEvent(timeout=runner.deadline.seconds or 0.0, active_steps=_active_steps(error))
         case WorkflowCancelledByUser() | asyncio.CancelledError():
             return WorkflowCancelledEvent()
         case _:
@@ -227,12 +227,12 @@ async def close_resources(runner: Runner) -> None:
 
 def _grace_of(runner: Runner) -> float:
     """Return the seconds to wait for a run's tasks: those of its nested runs come first, and have a grace of their own."""
-    return runner.cancel_grace + 0.05 + max([_grace_of(child) for child in runner.children], default=0.0)
+    return runner.settings.cancel_grace + 0.05 + max([_grace_of(child) for child in runner.children], default=0.0)
 
 
 def _abandon(runner: Runner, scope: StepScope) -> None:
     name = scope.call.step
-    text = f"the task of step `{name}`, which was abandoned {runner.cancel_grace:g} s after it was cancelled"
+    text = f"the task of step `{name}`, which was abandoned {runner.settings.cancel_grace:g} s after it was cancelled"
     scope.abandon(text)
     runner.abandoned += (name,)
     _log.warning("run %s of %s: %s still runs", runner.run_id, runner.call.workflow, text)
@@ -242,7 +242,7 @@ def recover(runner: Runner, scope: StepScope, error: Exception) -> bool:
     """Give the failure to a `@catch_error` step, if there is one and its budget for this line of events is not used up."""
     call, execution = scope.call, scope.execution
     handler = runner.graph.handler_for(call.step)
-    if handler is None or st.recoveries(execution).count(handler.name) >= handler.catch_error_max_recoveries:
+    if handler is None or execution.recoveries.count(handler.name) >= handler.catch_error_max_recoveries:
         return False
     now = runner.now()
     event = StepFailedEvent(

@@ -13,7 +13,6 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ..context import current_scope
-from . import _state as st
 from ._part import Part
 from ._scope import StepScope
 
@@ -40,23 +39,23 @@ class Lead(Part):
         """Let each begin that is ready now, in a task of its own; what they send is left."""
         runner = self._runner
         while runner.ready:
-            self._take_apart(self._open(runner.choose(runner.ready), runner.now()))
+            execution = runner.choose(runner.ready)
+            scope = runner.scopes[execution.id] = StepScope(runner, runner.steps[execution.step], execution, runner.now())
+            self._take_apart(scope)
 
     def _call(self) -> None:
         runner = self._runner
         self.coming.add(runner.loop.create_task(self._guarded(self._take_all()), context=runner.step_context))
 
-    def _open(self, execution: st.Execution, now: float) -> StepScope:
-        runner = self._runner
-        scope = runner.scopes[execution.id] = StepScope(runner, runner.steps[execution.step], execution, now)
-        return scope
-
     def _take_apart(self, scope: StepScope) -> None:
         runner = self._runner
-        scope.task = runner.loop.create_task(self._apart(runner.dispatcher.dispatch(scope)), context=runner.new_context())
+        assert runner.step_context is not None
+        scope.task = runner.loop.create_task(self._apart(scope), context=runner.step_context.copy())
 
-    async def _apart(self, work: Awaitable[None]) -> None:
-        await self._guarded(work)
+    async def _apart(self, scope: StepScope) -> None:
+        runner = scope.runner
+        if runner.ending is None:  # else it ended before this one's first turn
+            await self._guarded(runner.dispatcher.dispatch(scope))
         current_scope.set(None)  # the scope knows its task, which keeps its context
 
     async def _guarded(self, work: Awaitable[None]) -> None:
@@ -69,9 +68,11 @@ class Lead(Part):
     @types.coroutine
     def _take_all(self) -> Generator[Any, Any, None]:
         me = asyncio.current_task()
-        assert me is not None
         runner = self._runner
-        ready, dispatch, turn, new_context = runner.ready, runner.dispatcher.dispatch, runner.turn, runner.new_context
+        assert me is not None
+        assert runner.step_context is not None
+        ready, scopes, steps, turn = runner.ready, runner.scopes, runner.steps, runner.turn
+        dispatch, new_context = runner.dispatcher.dispatch, runner.step_context.copy  # what one sets, no other sees
         now = runner.now()
         if not turn.allows(now):
             yield from self._next_turn(me)
@@ -79,8 +80,9 @@ class Lead(Part):
         self.coming.discard(me)
         self._is_taken = True
         while ready and runner.ending is None:
-            scope = self._open(runner.choose(ready), now)
-            if scope.step.config.own_task:
+            execution = runner.choose(ready)
+            scope = scopes[execution.id] = StepScope(runner, steps[execution.step], execution, now)
+            if scope.step.own_task:
                 self._take_apart(scope)
                 continue
             scope.task = me

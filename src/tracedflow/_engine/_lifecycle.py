@@ -169,7 +169,7 @@ class Lifecycle:
 
 def _input_of(execution: st.Execution) -> str:
     """Return the class name of the first input event; of a list without members, `list`."""
-    return type(execution.inputs[0].event).__name__ if execution.inputs else "list"
+    return execution.inputs[0].type_name if execution.inputs else "list"
 
 
 def _output_of(done: st.Complete) -> str:

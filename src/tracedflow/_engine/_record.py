@@ -24,10 +24,14 @@ def end_attempt(scope: StepScope, result: StepResult, error: BaseException | Non
         scope.end_parking(scope.parking)
     if ended - scope.started > BLOCKED_AFTER:
         settle(scope)
-    scope.outcome = outcome_of_step(call, result, error)
-    if error is not None or scope.error is not None:
-        scope.error = None if error is None else error_type(error)
-    scope.span_id = call.span_id if traced is None or traced.span_id is None else traced.span_id
+    if result is not None and call.attempts:
+        scope.outcome = "success"
+    else:
+        scope.outcome = outcome_of_step(call, result, error)
+        if error is not None:
+            scope.error = error_type(error)
+    if traced is not None:
+        scope.span_id = traced.span_id
 
 
 def end_without_attempt(scope: StepScope, result: StepResult, error: BaseException | None) -> None:
@@ -38,22 +42,23 @@ def end_without_attempt(scope: StepScope, result: StepResult, error: BaseExcepti
 
 def write(scope: StepScope, *, last: bool) -> None:
     """Write the record of the latest attempt: all that will be left of it. See `records.Row` for its form."""
-    call, inputs, started, ended = scope.call, scope.execution.inputs, scope.started, scope.ended_attempt
-    if call.attempts > 1 or call.interruptions or call.measurements or scope.parts is not None or len(inputs) != 1 or not last:
+    call, execution = scope.call, scope.execution
+    inputs, trace_id, emitted = execution.inputs, call.trace_id, call.emitted
+    if (
+        not scope.step.is_single or len(inputs) != 1 or scope.attempt != 1 or scope.error is not None
+        or call.interruptions or call.measurements
+    ):  # fmt: skip
         scope.runner.records.append(_whole_row(scope, last=last), call, last=last)
         return
-    envelope = inputs[0]  # one attempt of one event, which ran from its start to its end
+    envelope = inputs[0]
     row: Row = (
-        call.config.name, call.execution, scope.attempt, call.enqueued_at, started, ended, call.queued, ended - started,
-        0.0, 0.0, 0.0, scope.outcome, scope.error, call.trace_id, scope.span_id,
-        1, envelope.id, type(envelope.event).__name__, envelope.source,
+        execution.step, execution.id, None, call.enqueued_at, scope.started, scope.ended_attempt, scope.outcome,
+        trace_id, None if trace_id is None else scope.span_id or call.span_id, envelope.id, envelope.type_name, envelope.source,
     )  # fmt: skip
-    emitted = call.emitted
     if len(emitted) == 1:
-        number, kind = emitted[0]
-        row += (1, number, kind)
-    else:
-        row += (len(emitted), *_flat(emitted))
+        row += emitted[0]
+    elif emitted:
+        row += (*_flat(emitted),)
     scope.runner.records.append(row, call, last=last)
 
 
@@ -71,15 +76,16 @@ def _whole_row(scope: StepScope, *, last: bool) -> Row:
         emitted, measured = emitted[scope.emitted_before :], measured[scope.measured_before :]
     interruptions, call.interruptions = call.interruptions, ()  # the next attempt has its own
     return (
-        call.config.name, call.execution, scope.attempt, call.enqueued_at, started, ended, queued, ended - started - parked,
-        backoff, waiting, blocked, scope.outcome, scope.error, call.trace_id, scope.span_id,
+        call.config.name, call.execution, scope.attempt, call.enqueued_at, started, ended, scope.outcome,
+        call.trace_id, scope.span_id or call.span_id,
+        queued, ended - started - parked, backoff, waiting, blocked, scope.error,
         len(inputs), *_flat([_input(envelope) for envelope in inputs]), len(emitted), *_flat(emitted),
         *_flat(measured), *_flat(interruptions),
     )  # fmt: skip
 
 
 def _input(envelope: st.Envelope) -> tuple[int, str, int | None]:
-    return envelope.id, type(envelope.event).__name__, envelope.source
+    return envelope.id, envelope.type_name, envelope.source
 
 
 def _flat(groups: Sequence[tuple[Any, ...]]) -> Iterable[Any]:

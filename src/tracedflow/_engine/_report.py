@@ -79,7 +79,7 @@ def _running(runner: Runner, execution: st.Execution, now: float) -> RunningStep
         execution=execution.id,
         attempt=scope.attempt if scope else execution.failures + 1,
         since=now - (scope.call.started_at if scope else execution.ready_at),
-        event_type=type(execution.inputs[0].event).__name__ if execution.inputs else "list",
+        event_type=execution.inputs[0].type_name if execution.inputs else "list",
     )
 
 

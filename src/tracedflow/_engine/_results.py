@@ -31,9 +31,10 @@ def check_result(scope: StepScope, result: object) -> None:
     Raises:
         StepResultError: it is not an event, None, or a list where the step may return one.
     """
-    config = scope.step.config
-    if type(result) in (config.return_types if not config.is_fan_out else config.bare_return_types):
+    step = scope.step
+    if type(result) in step.returns or _all_of(result, step.lists):
         return
+    config = scope.step.config
     if isinstance(result, Event):
         if type(result) in config.list_return_types:
             where = f"Step `{config.name}` ({config.place})"
@@ -44,6 +45,10 @@ def check_result(scope: StepScope, result: object) -> None:
     elif result is not None:
         for event in _listed(scope, result):
             _check_declared(scope, event, result)
+
+
+def _all_of(result: object, kinds: frozenset[type[Any]]) -> bool:
+    return isinstance(result, list) and bool(kinds) and kinds.issuperset(map(type, cast("list[object]", result)))
 
 
 def _listed(scope: StepScope, result: object) -> list[Event]:

@@ -57,11 +57,23 @@ _FIRST = deque[st.Execution].popleft
 class Runner:
     """Owns the tasks, futures and timers of one run."""
 
-    # Most runs never need these. Each would be one object more for the garbage collector, which looks at those of all live runs.
+    # With 40 attributes, a dict of them would take 2 kB; it is made for what most runs never set, below.
+    __slots__ = (
+        "__dict__", "__weakref__", "_ended_at", "_final_report", "_handler", "_over", "call", "chain", "choose", "clock",
+        "deadline", "dispatcher", "ending", "graph", "has_shortcuts", "lead", "log", "loop", "now", "parent", "ready", "records", "run_id",
+        "saving", "scopes", "settings", "stalls", "state", "step_context", "steps", "task", "tells_sent", "thread_id", "timers", "turn",
+        "workflow",
+    )  # fmt: skip
     children: set[Runner] | tuple[()] = ()
     permits: tuple[tuple[Limiter, Permit], ...] = ()
     abandoned: tuple[str, ...] = ()
     sent_early: tuple[tuple[Event, str | None], ...] = ()
+    resumes: SavedRun | None = None
+    stepper: Stepper | None = None
+    lifecycle: Lifecycle | None = None  # made for the first reader of internal events
+    resources: RunResources | None = None  # set by the workflow, if a step asks for some
+    blocked: LoopBlocked | None = None
+    threads = 0
     _warned: frozenset[str] = frozenset()
 
     def __init__(
@@ -75,17 +87,16 @@ class Runner:
         parent: StepScope | None,
         resumes: SavedRun | None = None,
     ) -> None:
-        self.workflow = workflow
-        self.graph = graph
-        self.dispatcher = dispatcher
+        self.workflow: Workflow[Any] = workflow
+        self.graph: Graph = graph
+        self.dispatcher: Dispatcher = dispatcher
         self.chain: Chain = dispatcher.chain
         self.tells_sent: bool = self.chain.hears(EventSent)  # asked once: it would be asked for every event
         self.call: RunCall = call
         self.run_id: str = call.run_id
-        self.state = state
-        self.settings = settings
-        self.cancel_grace: float = settings.cancel_grace
-        self.parent = parent
+        self.state: st.RunState = state
+        self.settings: RunSettings = settings
+        self.parent: StepScope | None = parent
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.thread_id: int = threading.get_ident()
         self.clock: Clock = active_clock.get()
@@ -93,11 +104,9 @@ class Runner:
         self.records: RecordLog = RecordLog(call.run_id, call.workflow, settings.keep_records)
         call.records = self.records
         self.stalls: StallWatch = StallWatch(self)
-        self.log: EventLog = EventLog(settings.keep_events, self.stalls.look)
+        self.log: EventLog = EventLog(settings.keep_events, self.stalls)
         self.scopes: dict[int, StepScope] = {}
         self.saving: dict[int, st.Complete] = {}  # ends of executions that a checkpoint callback is at work on: they do not count yet
-        self.threads = 0
-        self.blocked: LoopBlocked | None = None
         self.deadline: Deadline = Deadline(self)
         self._handler: ref[WorkflowHandler[Any]]
         self.task: asyncio.Task[None]
@@ -110,13 +119,12 @@ class Runner:
         self.timers: dict[int, asyncio.TimerHandle] = {}
         self.ending: Ending | None = None
         self._over: asyncio.Future[None] = self.loop.create_future()
-        self.resumes = resumes
         if resumes is not None:
+            self.resumes = resumes
             self.sent_early = tuple(resumes.early)
         self.has_shortcuts: bool = not (settings.stepwise or settings.max_queued is not None or settings.pause_timeout)
-        self.stepper: Stepper | None = Stepper(self) if settings.stepwise else None
-        self.lifecycle: Lifecycle | None = None  # made for the first reader of internal events
-        self.resources: RunResources | None = None  # set by the workflow, if a step asks for some
+        if settings.stepwise:
+            self.stepper = Stepper(self)
         self._final_report: RunReport | None = None
         self._ended_at: float | None = None
 
@@ -221,7 +229,7 @@ class Runner:
             self.apply(asked)
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
-        """Hear from the dispatcher that a step execution ended badly, or was stopped."""
+        """Hear from the dispatcher that a step execution ended badly."""
         if scope.attempt == 0:  # a layer raised, or it was stopped, before the step was called
             end_without_attempt(scope, None, error)
         elif scope.error is None:  # its result was refused, or a layer raised after it
@@ -252,7 +260,7 @@ class Runner:
         """Let go of a step execution that has ended, and of the runs that it left behind."""
         write(scope, last=True)
         scope.call._scope = None
-        self.scopes.pop(scope.call.execution, None)
+        self.scopes.pop(scope.execution.id, None)
         if scope.children:
             leave_children(scope, scope.children)
         if self.stepper is not None:
@@ -271,8 +279,9 @@ class Runner:
                 publish(self, command.event, command.execution)
             case st.Finish():
                 self.finish(Ending(status="completed", stop=command.event))
-            case st.SetTimer():
-                self.timers[command.timer] = self.loop.call_later(command.delay, self._fire, command.timer)
+            case st.SetTimer():  # in the run's context: a timer that is cancelled may stay with the loop, and must not keep a step
+                fire = self.loop.call_later(command.delay, self._fire, command.timer, context=self.step_context)
+                self.timers[command.timer] = fire
             case st.CancelTimer():
                 timer = self.timers.pop(command.timer, None)
                 if timer is not None:
@@ -283,11 +292,6 @@ class Runner:
                 dropped(self, command)
             case _:
                 assert_never(command)
-
-    def new_context(self) -> contextvars.Context:
-        """Return a context for one step execution: what one sets, no other sees."""
-        assert self.step_context is not None
-        return self.step_context.copy()
 
     def resume(self, command: st.Resume) -> None:
         """Let a parked step go on."""
@@ -350,8 +354,9 @@ class Runner:
         handler.ctx._runner = self
         if self.parent is not None:
             self.parent.children = [*(self.parent.children or ()), self]
-        self.task = self.loop.create_task(self.drive())
-        self.task.add_done_callback(self._end_unbegun)
+        context = contextvars.copy_context()
+        self.task = self.loop.create_task(self.drive(), context=context)
+        self.task.add_done_callback(self._end_unbegun, context=context)
 
     async def drive(self) -> None:
         """Take the run from its start to its end, through the `run` layers."""
@@ -359,7 +364,9 @@ class Runner:
         stop: StopEvent | None = None
         error: BaseException | None = None
         try:
-            await self._enter()
+            gate = self.settings.gate
+            if gate is not None:
+                self.permits = ((gate, await acquire(self, gate)),)
             stop = checked_stop(self, await self.chain.run(self.call))
         except BaseException as caught:  # noqa: BLE001 - it is handed to whoever awaits the run
             error = caught
@@ -377,11 +384,6 @@ class Runner:
         self.cancel("its task was, before it had begun", hard=True)
         assert self.ending is not None
         self._conclude(None, self.ending.error)
-
-    async def _enter(self) -> None:
-        gate = self.settings.gate
-        if gate is not None:
-            self.permits = ((gate, await acquire(self, gate)),)
 
     async def execute(self, call: RunCall) -> StopEvent | None:
         """Run the steps: the innermost part of the run's chain."""
@@ -432,9 +434,10 @@ class Runner:
         self.records.close(ending.status.replace("_", " "), self._ended_at - self.call.started_at, self._final_report)
         if error is not None and self.abandoned:
             error.add_note(f"abandoned after cancellation: {', '.join(f'`{name}`' for name in self.abandoned)}")
-        for told in self.lifecycle.closing() if self.lifecycle is not None else ():
-            self.log.tell(told)
-        self.lifecycle = None  # what an abandoned step does from now on is told to nobody
+        if self.lifecycle is not None:
+            for told in self.lifecycle.closing():
+                self.log.tell(told)
+            self.lifecycle = None  # what an abandoned step does from now on is told to nobody
         last = last_event(self, stop, error)
         ending.stop, ending.error, ending.scope = stop, error, None  # the scope would keep the run
         self.log.append(last)

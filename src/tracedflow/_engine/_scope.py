@@ -45,6 +45,9 @@ class BoundStep:
     takes_one: bool  # one event: neither a list nor one of each of several
     is_plain: bool  # calling it gives all that is to be awaited: no thread, no resource, no time limit
     is_single: bool  # it makes one attempt, without a limit that it shares
+    own_task: bool
+    returns: frozenset[type[Any]]  # what it says that it returns, but for lists: what is of these classes needs no further look
+    lists: frozenset[type[Any]]  # what it says that it returns lists of: so do these
     takes_event_alone: bool  # as its first argument: a dict of keywords for each call would cost more than the call
 
     def arguments(self, inputs: tuple[Event, ...], scope: StepScope) -> dict[str, Any]:
@@ -67,9 +70,11 @@ def bind(config: StepConfig, fn: Callable[..., Any]) -> BoundStep:
     is_plain = is_async and not config.resources and config.timeout is None
     alone = takes_one and config.context_parameter is None and not config.resources and _is_first(fn, config.event_name)
     is_single = config.retry_policy is None and config.limit is None
+    returns = frozenset(config.bare_return_types if config.is_fan_out else config.return_types)
+    lists = frozenset(config.list_return_types)
     return BoundStep(
         config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one, is_plain,
-        is_single, alone,
+        is_single, config.own_task, returns, lists, alone,
     )  # fmt: skip
 
 
@@ -138,15 +143,18 @@ class StepScope:
         call, execution = self.call, self.execution
         if call.attempts:
             self._begin_again(call)
+        else:
+            self.started = call.started_at
         self.attempt = execution.failures + 1  # those before a resume count
         call.attempts += 1
         if execution.first_started_at is None:
             execution.first_started_at = call.started_at
-        self.started = self.runner.now() if call.attempts > 1 else call.started_at
         self.queued_at_start = call.queued
 
     def _begin_again(self, call: StepCall) -> None:
         write(self, last=False)  # of the attempt before
+        self.started = self.runner.now()
+        self.error = self.span_id = None
         self._order = None
         call.collecting = False
         self.emitted_before = len(call.emitted)
@@ -415,7 +423,7 @@ def cause_of(envelope: st.Envelope) -> Cause:
     """Return where an event came from, without the event."""
     return Cause(
         event_id=envelope.id,
-        event_type=type(envelope.event).__name__,
+        event_type=envelope.type_name,
         step=envelope.source_step,
         execution=envelope.source,
         span_context=envelope.span_context,

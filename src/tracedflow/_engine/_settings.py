@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from .._checks import check_seconds
 
 if TYPE_CHECKING:
     from ..limits import Limiter
@@ -38,7 +40,7 @@ class RunOptions:
     headers: Mapping[str, str] | None = None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, frozen=True)
 class RunSettings:
     """What a run takes from its workflow and its options. Times are seconds."""
 
@@ -48,8 +50,22 @@ class RunSettings:
     keep_events: int | None
     keep_records: int | None
     cancel_grace: float
-    stepwise: bool
     gate: Limiter | None  # num_concurrent_runs
+    stepwise: bool = False
     checkpoint: CheckpointCallback | None = None
     pause_timeout: bool = False
     bubble: bool = False
+
+    def of_run(self, options: RunOptions, checkpoint: CheckpointCallback | None, *, stepwise: bool) -> RunSettings:
+        """Return what one run takes: these, where its options say nothing else."""
+        own_time = options.timeout is not FROM_STEP
+        if not (own_time or stepwise or checkpoint or options.pause_timeout or options.bubble):
+            return self
+        return replace(
+            self,
+            timeout=check_seconds("timeout", options.timeout) if own_time else self.timeout,
+            stepwise=stepwise,
+            checkpoint=checkpoint,
+            pause_timeout=options.pause_timeout,
+            bubble=options.bubble,
+        )

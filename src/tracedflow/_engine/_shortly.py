@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 def completed(runner: Runner, scope: StepScope, result: StepResult, at: float) -> bool:
     """End an execution. False: it is not that simple, and nothing has changed."""
     if result is None:
-        return st.end(runner.state, scope.execution, scope.is_silent, runner.ready)
-    if not isinstance(result, Event):
-        return False
+        return st.end(runner.state, scope.execution, scope.is_silent, at, runner.graph, runner.ready)
+    if isinstance(result, list):
+        return _fanned_out(runner, scope, result, at)
     call = scope.call
     sent = st.complete(runner.state, scope.execution, result, at, call._outgoing, call.span_context, runner.graph, runner.ready)
     if sent is None:
         return False
     account(runner, call, sent)
     return True
+
+
+def _fanned_out(runner: Runner, scope: StepScope, events: list[Event], at: float) -> bool:
+    call = scope.call
+    sent = st.fan_out(runner.state, scope.execution, events, at, call._outgoing, call.span_context, runner.graph, runner.ready)
+    for envelope in sent or ():
+        account(runner, call, envelope)
+    return sent is not None
 
 
 def sent(runner: Runner, scope: StepScope, event: Event, at: float) -> bool:

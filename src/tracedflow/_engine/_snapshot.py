@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -67,6 +67,7 @@ def load_state(data: Mapping[str, Any], load: Load, types: Iterable[type[Event]]
     if not isinstance(state, st.RunState):
         raise ContextSerdeError("the saved run has no state in it")
     state.drops = deque(state.drops, maxlen=st.DROPS_KEPT) if state.drops else ()
+    state.tallies = defaultdict(st.Tally, state.tallies)
     for wait in tuple(state.waits.values()):
         state.add_wait(wait)
     return state
@@ -212,7 +213,7 @@ class _Saver:
             return {_TAG: kind.__name__, **self._fields(value, path)}
         if kind in (list, tuple, deque, set):
             return self._items(value, path)
-        if kind is dict:
+        if kind is dict or kind is defaultdict:
             pairs = [[self.encode(key, path), self.encode(item, f"{path}.{_shown(key)}")] for key, item in value.items()]
             return {_TAG: "dict", "items": pairs}
         if _is_event_class(value):

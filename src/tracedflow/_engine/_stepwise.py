@@ -118,7 +118,7 @@ class Stepper(Part):
         self._returned.append(envelope)
         assert envelope.source is not None
         call = self._runner.scopes[envelope.source].call
-        call.emitted = [*call.emitted, (envelope.id, type(envelope.event).__name__)]
+        call.emitted = [*call.emitted, (envelope.id, envelope.type_name)]
 
     def puts_off(self, command: st.Resume) -> bool:
         """Whether a parked step must wait for the next `run_step`."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 from ..errors import StreamOffsetError
 from ..events import Event, InternalDispatchEvent, StopEvent
 
 DEFAULT_KEPT = 10_000
+_NOBODY: frozenset[_Cursor] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
@@ -31,16 +32,25 @@ class _Cursor:
             self.waiter.set_result(None)
 
 
-class EventLog:
-    """The last events of a run's stream. `on_idle` is called when a reader has read all and asks for more, or leaves."""
+class Idle(Protocol):
+    """Who wants to know when nothing is left to read."""
 
-    def __init__(self, kept: int | None, on_idle: Callable[[], None]) -> None:
-        self.events: deque[Event] = deque(maxlen=kept)
+    def look(self) -> None:
+        """Hear that a reader has read all and asks for more, or left."""
+        ...
+
+
+class EventLog:
+    """The last events of a run's stream."""
+
+    def __init__(self, kept: int | None, watch: Idle) -> None:
+        self.events: deque[Event] | tuple[()] = ()
+        self._kept = kept
         self.gone: int = 0  # events no longer kept
         self.closed: bool = False
-        self._cursors: set[_Cursor] | frozenset[_Cursor] = frozenset()
+        self._cursors: set[_Cursor] | frozenset[_Cursor] = _NOBODY
         self._interrupted: int | None = None  # where the last reader that left early stopped
-        self._on_idle = on_idle
+        self._watch = watch
 
     @property
     def end(self) -> int:
@@ -54,7 +64,9 @@ class EventLog:
 
     def append(self, event: Event) -> None:
         """Add an event and wake the readers. Nobody adds one after the end."""
-        if self.events.maxlen is not None and len(self.events) == self.events.maxlen:
+        if isinstance(self.events, tuple):
+            self.events = deque(maxlen=self._kept)
+        if len(self.events) == self._kept:
             self.gone += 1
         self.events.append(event)
         self._wake()
@@ -63,7 +75,7 @@ class EventLog:
         """Give an event of the engine's own to the attached readers that ask for those; it has no offset and is not kept."""
         for cursor in tuple(self._cursors):
             if cursor.expose_internal:
-                if len(cursor.internal) == self.events.maxlen:
+                if len(cursor.internal) == self._kept:
                     cursor.internal.popleft()
                     cursor.lost += 1
                 cursor.internal.append((self.end, event))
@@ -95,7 +107,7 @@ class EventLog:
             cursor.wake()
             has_rest = self.gone <= cursor.offset and not (self.closed and cursor.offset >= self.end)
             self._interrupted = cursor.offset if has_rest else None
-            self._on_idle()
+            self._watch.look()
 
     def has(self, cursor: _Cursor) -> bool:
         """Whether the reader is attached."""
@@ -104,7 +116,7 @@ class EventLog:
     async def more(self, cursor: _Cursor) -> None:
         """Wait until there is an event after the cursor, or the end."""
         cursor.waiter = asyncio.get_running_loop().create_future()
-        self._on_idle()
+        self._watch.look()
         try:
             await cursor.waiter
         finally:

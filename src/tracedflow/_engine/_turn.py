@@ -7,7 +7,7 @@ from collections import deque
 from weakref import WeakKeyDictionary, ref
 
 # Asyncio runs every ready handle before it looks at its timers, so the budget is the loop's, not a run's.
-BUDGET = 0.0005  # seconds
+BUDGET = 0.001  # seconds
 MOST = 200  # steps: in virtual time, which stands still while steps run, the budget of time alone would never end
 
 
@@ -18,8 +18,8 @@ class Turn:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = ref(loop)
-        self._ends: float | None = None
-        self._left = MOST
+        self._ends = 0.0  # of this turn; before its first step, 0
+        self._left = 0
         self._is_ending = False  # the loop will call `_over`
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._at_once = 1  # how many of those get the next turn: more and more, until it is too short for them
@@ -27,16 +27,16 @@ class Turn:
 
     def allows(self, now: float) -> bool:
         """Whether this turn has time left for one more step."""
-        if self._ends is None:
-            self._ends = now + BUDGET
-            self._left = MOST
-            self._end_soon()
-            return True
-        self._left -= 1
         if now < self._ends and self._left > 0:
+            self._left -= 1
             return True
-        self._is_full = True
-        return False
+        if self._ends:
+            self._is_full = True
+            return False
+        self._ends = now + BUDGET
+        self._left = MOST
+        self._end_soon()
+        return True
 
     def next(self) -> asyncio.Future[None]:
         """Return what is done when the caller may take a step again, first come, first served."""
@@ -54,7 +54,7 @@ class Turn:
             loop.call_soon(self._over)
 
     def _over(self) -> None:
-        self._ends = None
+        self._ends = 0.0
         self._is_ending = False
         waiting = self._waiting
         self._at_once = max(1, self._at_once // 2) if self._is_full else min(MOST, self._at_once * 2)

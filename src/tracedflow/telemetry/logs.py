@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from .._engine import _live
 from ..context import current_scope
@@ -14,40 +14,63 @@ from ..middleware import Observer, RunCall, StepCall
 from .redaction import captures_text, given_to, mask
 
 if TYPE_CHECKING:
+    from .._engine._runner import Runner
     from ..events import StopEvent
     from ..middleware import RunNext
 
 _log = logging.getLogger("tracedflow.runs")
 
 HEARTBEAT = 300.0  # seconds
+LATE = 30.0  # seconds: a heartbeat comes so much later at most, with those of other runs
+_EARLY = 0.01  # seconds
 _NOWHERE: dict[str, object] = {"trace_id": "", "span_id": "", "run_id": "", "workflow": "", "step": "", "attempt": 0, "tags": {}}
 
 _run: ContextVar[RunCall | None] = ContextVar("tracedflow_log_run", default=None)
 
 
-class _Heart:
-    """Logs a sign of life of one run at intervals: what it does and waits for."""
+class _Pulse:
+    """Logs a sign of life of each run at intervals: what it does and waits for. One timer for all runs of a loop."""
 
-    __slots__ = ("_call", "_timer")
+    def __init__(self) -> None:
+        self._loop: ref[asyncio.AbstractEventLoop] | None = None  # whose timer is set
 
-    def __init__(self, call: RunCall) -> None:
-        self._call = call
-        self._timer = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See that the loop's timer is set."""
+        if self._loop is None or self._loop() is not loop:
+            self._loop = ref(loop)
+            self._set(loop, HEARTBEAT)
 
-    def _beat(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(HEARTBEAT, self._beat)
-        if not _log.isEnabledFor(logging.INFO):
+    def _set(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
+        loop.call_later(delay, self._look, loop, loop.time(), context=Context())  # the context of a run would keep it
+
+    def _look(self, loop: asyncio.AbstractEventLoop, before: float) -> None:
+        """Log the runs for which another interval has passed since the last look."""
+        if self._loop is None or self._loop() is not loop:  # the runs of another one began later
             return
-        try:
-            runner = next((each for each in _live.live() if each.run_id == self._call.run_id), None)
-            if runner is not None:
-                _log.info("%s", mask(str(runner.report()), (self._call.start_event,)), extra=_fields(self._call))
-        except Exception:  # noqa: BLE001 - a timer of ours: nobody else would catch it
-            _log.exception("run %s could not be reported", self._call.run_id)
+        passed, least = loop.time() - before, HEARTBEAT
+        watched = [runner for runner in _live.live() if runner.loop is loop and _logs(runner)]
+        for runner in watched:
+            age = runner.now() - runner.call.started_at + _EARLY
+            least = min(least, HEARTBEAT - age % HEARTBEAT)
+            if age // HEARTBEAT > max(0.0, age - passed) // HEARTBEAT and _log.isEnabledFor(logging.INFO):
+                self._report(runner)
+        if watched:
+            self._set(loop, max(least, LATE))
+        else:
+            self._loop = None
 
-    def stop(self) -> None:
-        """Be still."""
-        self._timer.cancel()
+    def _report(self, runner: Runner) -> None:
+        try:
+            _log.info("%s", mask(str(runner.report()), (runner.call.start_event,)), extra=_fields(runner.call))
+        except Exception:  # noqa: BLE001 - a timer of ours: nobody else would catch it
+            _log.exception("run %s could not be reported", runner.run_id)
+
+
+_pulse = _Pulse()
+
+
+def _logs(runner: Runner) -> bool:
+    return any(isinstance(layer, Logs) for layer in runner.chain.layers)
 
 
 class Logs(Observer):
@@ -59,13 +82,14 @@ class Logs(Observer):
 
     async def run(self, call: RunCall, call_next: RunNext, /) -> StopEvent | None:
         """Bind the run."""
-        token, heart = _run.set(call), _Heart(call)
-        try:
-            return await call_next(call)
-        finally:
-            heart.stop()
-            with suppress(ValueError):  # a coroutine that the garbage collector closes is in another context
-                _run.reset(token)
+        self._skips_run(call)
+        return await call_next(call)
+
+    def _skips_run(self, call: RunCall) -> bool:
+        """Bind the run; nothing is to be done when it ends, for its task has a context of its own."""
+        _run.set(call)
+        _pulse.start(asyncio.get_running_loop())
+        return True
 
 
 class LogCorrelation(logging.Filter):

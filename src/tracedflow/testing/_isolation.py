@@ -240,7 +240,7 @@ class _Isolation:
             execution = st.Execution(state.next_id(), self._config.name, envelopes, now)
             state.executions[execution.id] = execution
             for event in events:
-                state.tally(type(event)).sent += 1
+                state.tallies[type(event)].sent += 1
         return state
 
     async def outcome(self, events: Sequence[Event]) -> StepOutcome[Any]:

@@ -57,8 +57,8 @@ from ._model import (
     is_over,
     new_state,
 )
-from ._reduce import recoveries, reduce
-from ._shortcuts import complete, end, send
+from ._reduce import reduce
+from ._shortcuts import complete, end, fan_out, send
 
 __all__ = [
     "DROPS_KEPT",
@@ -106,12 +106,12 @@ __all__ = [
     "admit",
     "complete",
     "end",
+    "fan_out",
     "is_over",
     "join",
     "new_state",
     "park",
     "pump",
-    "recoveries",
     "reduce",
     "send",
     "wake",

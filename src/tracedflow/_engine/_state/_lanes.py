@@ -13,7 +13,7 @@ def take(state: RunState, envelope: Envelope) -> None:
     """Give an event its fate: a step or a wait has it."""
     if not envelope.taken:
         envelope.taken = True
-        state.tally(type(envelope.event)).consumed += 1
+        state.tallies[type(envelope.event)].consumed += 1
 
 
 class Starts(Protocol):
@@ -32,7 +32,7 @@ def start(state: RunState, lane: Lane, execution: Execution, out: Starts) -> Non
     for envelope in execution.inputs:
         if not envelope.taken:
             envelope.taken = True
-            state.tally(type(envelope.event)).consumed += 1
+            state.tallies[type(envelope.event)].consumed += 1
     out.append(execution)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, final
@@ -19,16 +19,17 @@ class Routes(Protocol):
     has_joins: bool
     """Whether a step returns a list, takes a list, or joins several parameters."""
 
+    @property
+    def ways(self) -> Mapping[type[Event], tuple[str, bool] | None]:
+        """The one step that takes events of a class, and whether as a list; None: there is more to it."""
+        ...
+
     def takers(self, event: type[Event], /) -> tuple[str, ...]:
         """Return the names of the steps that take events of this class, one by one."""
         ...
 
     def collectors(self, event: type[Event], /) -> tuple[str, ...]:
         """Return the names of the steps that take events of this class as a list."""
-        ...
-
-    def only_taker(self, event: type[Event], /) -> str | None:
-        """Return the step that takes events of this class and is all that ever follows from them; None: there is more to it."""
         ...
 
     def take(self, step: str, /) -> int | None:
@@ -56,7 +57,7 @@ class Routes(Protocol):
 # 28 fields took a fifth of a step.
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, init=False)
 class Envelope:
     """An event on its way: where it came from and when. `span_context` is the sender's, in process only."""
 
@@ -71,6 +72,25 @@ class Envelope:
     collected: bool = field(default=False, init=False)  # it was in a full set of a join, of one at least
     scopes: tuple[int, ...] = field(default=(), init=False)  # the streams that it is a member of, outermost first
     recoveries: tuple[str, ...] = field(default=(), init=False)  # the error handlers that its line of events has been through
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - as its field
+        event: Event,
+        at: float,
+        source: int | None = None,
+        source_step: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        span_context: object | None = None,
+    ) -> None:
+        self.id = id
+        self.event = event
+        self.at = at
+        self.source = source
+        self.source_step = source_step
+        self.headers = headers
+        self.span_context = span_context
+        self.type_name: str = type(event).__name__  # asked for once: the metaclass of a model makes that slow
 
 
 @final
@@ -94,6 +114,13 @@ class Execution:
     sends: int = field(default=0, init=False)  # sends and stream writes accepted in this life
     replayed: int = field(default=0, init=False)  # those of the life before a resume, which are not repeated
     resuming: int = field(default=0, init=False)  # how often it is in its lane's `resuming`, at most
+
+    @property
+    def recoveries(self) -> tuple[str, ...]:
+        """The handlers that the longest line of events behind it has been through."""
+        if len(self.inputs) == 1:
+            return self.inputs[0].recoveries
+        return max((envelope.recoveries for envelope in self.inputs), key=len, default=())
 
     def remember(self, key: str, answer: Any) -> None:
         """Keep an answer for a repeated call."""
@@ -230,8 +257,8 @@ class RunState:
     )
     held: dict[type[Event], deque[Envelope]] = field(default_factory=dict[type[Event], deque[Envelope]])
     returned: dict[int, Envelope] = field(default_factory=dict[int, Envelope])  # to the caller of a stepwise run, not sent on yet
-    awaited_types: set[type[Event]] = field(default_factory=set[type[Event]])
-    tallies: dict[type[Event], Tally] = field(default_factory=dict[type[Event], Tally])
+    awaited_types: tuple[type[Event], ...] = ()  # each once
+    tallies: defaultdict[type[Event], Tally] = field(default_factory=lambda: defaultdict[type[Event], Tally](Tally))
     drops: deque[Drop] | tuple[()] = ()  # the last ones; most runs have none
     silent: dict[str, int] = field(default_factory=dict[str, int])
     queued: int = 0
@@ -263,13 +290,6 @@ class RunState:
         """Return the open waits of an execution, or for a class of events, oldest first."""
         return tuple(self.waits_by.get(group, {}).values())
 
-    def tally(self, kind: type[Event]) -> Tally:
-        """Return the tally of one event type."""
-        found = self.tallies.get(kind)
-        if found is None:
-            found = self.tallies[kind] = Tally()
-        return found
-
     def add_drop(self, drop: Drop) -> None:
         """Keep what became of an event that nobody took."""
         if isinstance(self.drops, tuple):
@@ -280,7 +300,7 @@ class RunState:
         """Count an event as part of a full set, once however many joins it is in."""
         if not envelope.collected:
             envelope.collected = True
-            self.tally(type(envelope.event)).collected += 1
+            self.tallies[type(envelope.event)].collected += 1
 
     def pending(self) -> Iterator[Envelope]:
         """Yield every event that was sent and has no fate yet, once each."""

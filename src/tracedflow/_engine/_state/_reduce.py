@@ -84,7 +84,7 @@ def _send(state: RunState, sent: Send, routes: Routes, out: list[Command]) -> No
     if source is not None:
         source.sends += 1
     envelope = Envelope(state.next_id(), sent.event, sent.at, sent.source, sent.source_step, sent.headers, sent.span_context)
-    envelope.recoveries = recoveries(source) if source is not None else ()
+    envelope.recoveries = source.recoveries if source is not None else ()
     takers = (sent.target,) if sent.target is not None else routes.takers(type(sent.event))
     _route(state, envelope, takers, routes, out)
 
@@ -102,10 +102,10 @@ def _complete(state: RunState, done: Complete, routes: Routes, out: list[Command
     stream = open_stream(state, execution.step, scopes) if done.stream else None
     if stream is not None:
         scopes = (*scopes, stream.id)
-    recovered = recoveries(execution)
+    recovered = execution.recoveries
     for number, event in enumerate(done.events):
         envelope = Envelope(state.next_id(), event, done.at, execution.id, execution.step, done.headers, done.span_context)
-        if isinstance(event, StopEvent):
+        if routes.ways[type(event)] is None and isinstance(event, StopEvent):
             _stop(state, envelope, out)
             _drop_late(state, done, execution, number + 1, out)
             return
@@ -129,14 +129,14 @@ def _drop_late(state: RunState, done: Complete, execution: Execution, first: int
     """Give what stands behind the StopEvent in a returned list its fate."""
     for event in done.events[first:]:
         envelope = Envelope(state.next_id(), event, done.at, execution.id, execution.step)
-        state.tally(type(event)).sent += 1
+        state.tallies[type(event)].sent += 1
         out.append(Routed(envelope, (), False))
         _drop(state, envelope, "run_ended", None, out)
 
 
 def _hold_back(state: RunState, envelope: Envelope, out: list[Command]) -> None:
     """Give an event to the caller of a stepwise run; the stream that it is a member of stays open meanwhile."""
-    state.tally(type(envelope.event)).sent += 1
+    state.tallies[type(envelope.event)].sent += 1
     state.returned[envelope.id] = envelope
     if envelope.scopes:
         state.streams[envelope.scopes[-1]].live += 1
@@ -162,7 +162,7 @@ def _discard(state: RunState, discarded: Discard, routes: Routes, out: list[Comm
 
 def _stop(state: RunState, envelope: Envelope, out: list[Command]) -> None:
     assert isinstance(envelope.event, StopEvent)
-    tally = state.tally(type(envelope.event))
+    tally = state.tallies[type(envelope.event)]
     tally.sent += 1
     tally.streamed += 1
     envelope.taken = True
@@ -172,8 +172,13 @@ def _stop(state: RunState, envelope: Envelope, out: list[Command]) -> None:
 
 
 def _route(state: RunState, envelope: Envelope, takers: tuple[str, ...], routes: Routes, out: list[Command]) -> None:
-    state.tally(type(envelope.event)).sent += 1
-    _deliver(state, envelope, takers, routes, out)
+    state.tallies[type(envelope.event)].sent += 1
+    way = routes.ways[type(envelope.event)]
+    if way is None or way[1] or way[0] not in takers or state.waits:
+        _deliver(state, envelope, takers, routes, out)
+        return
+    out.append(Routed(envelope, takers, False))  # most events: one step takes them, one by one
+    admit(state, way[0], (envelope,), envelope.at, envelope.scopes, out)
 
 
 def _deliver(state: RunState, envelope: Envelope, takers: tuple[str, ...], routes: Routes, out: list[Command]) -> None:
@@ -201,7 +206,7 @@ def _deliver(state: RunState, envelope: Envelope, takers: tuple[str, ...], route
         out.append(Publish(event, envelope.source))
         if not everybody and wait is None:
             envelope.taken = True
-            state.tally(kind).streamed += 1
+            state.tallies[kind].streamed += 1
     elif not everybody and wait is None:
         _hold(state, envelope, routes, out)
 
@@ -214,13 +219,6 @@ def _admit_to(state: RunState, envelope: Envelope, step: str, routes: Routes, ou
         fill_slot(state, envelope, step, len(kinds), routes.slot(step, type(envelope.event)), out)
 
 
-def recoveries(execution: Execution) -> tuple[str, ...]:
-    """Return the handlers that the longest line of events behind an execution has been through."""
-    if len(execution.inputs) == 1:
-        return execution.inputs[0].recoveries
-    return max((envelope.recoveries for envelope in execution.inputs), key=len, default=())
-
-
 def _recover(state: RunState, failed: Recover, routes: Routes, out: list[Command]) -> None:
     """End a failed execution and give its failure to the handler, which takes its place in its stream."""
     execution = state.executions.pop(failed.execution)
@@ -230,8 +228,8 @@ def _recover(state: RunState, failed: Recover, routes: Routes, out: list[Command
         lane.in_use -= 1
     envelope = Envelope(state.next_id(), failed.event, failed.at, execution.id, execution.step, failed.headers, failed.span_context)
     envelope.scopes = execution.scopes
-    envelope.recoveries = (*recoveries(execution), failed.handler)
-    state.tally(type(failed.event)).sent += 1
+    envelope.recoveries = (*execution.recoveries, failed.handler)
+    state.tallies[type(failed.event)].sent += 1
     out.append(Routed(envelope, (failed.handler,), False))
     admit(state, failed.handler, (envelope,), failed.at, execution.scopes, out)
     if execution.scopes:
@@ -302,7 +300,7 @@ def _hold(state: RunState, envelope: Envelope, routes: Routes, out: list[Command
 def _drop(state: RunState, envelope: Envelope, reason: str, near_miss: str | None, out: list[Command]) -> None:
     kind = type(envelope.event)
     envelope.taken = True  # it has its fate
-    state.tally(kind).dropped += 1
+    state.tallies[kind].dropped += 1
     drop = Drop(envelope.id, kind, reason, envelope.source, envelope.source_step, near_miss)
     state.add_drop(drop)
     out.append(Dropped(drop, final=True))

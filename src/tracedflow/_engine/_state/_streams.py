@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from ._commands import Command, Dropped
-from ._lanes import admit
+from ._lanes import Starts, admit
 from ._model import Drop, Envelope, Routes, RunState, Stream
 
 
@@ -18,7 +18,7 @@ def open_stream(state: RunState, producer: str, outer: tuple[int, ...]) -> Strea
     return stream
 
 
-def leave(state: RunState, scopes: tuple[int, ...], at: float, routes: Routes, out: list[Command]) -> None:
+def leave(state: RunState, scopes: tuple[int, ...], at: float, routes: Routes, out: Starts) -> None:
     """Something in the innermost stream has ended; when it was the last, the stream closes and what collects it starts."""
     stream = state.streams[scopes[-1]]
     stream.live -= 1
@@ -33,7 +33,7 @@ def leave(state: RunState, scopes: tuple[int, ...], at: float, routes: Routes, o
         leave(state, stream.outer, at, routes, out)
 
 
-def gather(state: RunState, envelope: Envelope, step: str, routes: Routes, out: list[Command]) -> bool:
+def gather(state: RunState, envelope: Envelope, step: str, routes: Routes, out: Starts) -> bool:
     """Add a member to what a step collects; one that takes the first n starts with the n-th, and needs no more: False."""
     stream = state.streams[envelope.scopes[-1]]
     if step in stream.fired:
@@ -45,7 +45,7 @@ def gather(state: RunState, envelope: Envelope, step: str, routes: Routes, out: 
     return True
 
 
-def _fire(state: RunState, stream: Stream, step: str, at: float, out: list[Command]) -> None:
+def _fire(state: RunState, stream: Stream, step: str, at: float, out: Starts) -> None:
     stream.fired.add(step)
     members = stream.members.pop(step, [])
     for envelope in members:
@@ -57,7 +57,7 @@ def ignore(state: RunState, envelope: Envelope, out: list[Command]) -> None:
     """Drop a member that no step needs."""
     envelope.taken = True
     kind = type(envelope.event)
-    state.tally(kind).dropped += 1
+    state.tallies[kind].dropped += 1
     drop = Drop(envelope.id, kind, "not_needed", envelope.source, envelope.source_step, None)
     state.add_drop(drop)
     out.append(Dropped(drop, final=True))

@@ -14,7 +14,8 @@ from ._model import Envelope, Execution, RunState, Wait, value_of
 def open_wait(state: RunState, asked: OpenWait, out: list[Command]) -> None:
     """Open a wait, unless an event that came before answers it."""
     execution = state.executions[asked.execution]
-    state.awaited_types.add(asked.event_type)
+    if asked.event_type not in state.awaited_types:
+        state.awaited_types += (asked.event_type,)
     deadline = None if asked.timeout is None else asked.at + asked.timeout
     wait = Wait(
         state.next_id(),

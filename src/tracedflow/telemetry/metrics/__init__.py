@@ -54,9 +54,14 @@ def use_meter_provider(provider: MeterProvider | None) -> None:
     global _in_use
     with _registering:
         before, _in_use = _in_use, provider
-        for _, otel in list(_by_registry.values()):
+        for families, otel in list(_by_registry.values()):
             if provider is not None and otel.provider in (None, before):
-                otel.bind(provider)
+                _bind(families, otel, provider)
+
+
+def _bind(families: Families, otel: OtelSink, provider: MeterProvider) -> None:
+    families.settle()  # what ended before is not the new provider's
+    otel.bind(provider)
 
 
 class Metrics(Observer):
@@ -85,7 +90,7 @@ class Metrics(Observer):
         run = LiveRun(call, clock.active.get(), runner.state if runner is not None and runner.run_id == call.run_id else None)
         families.begin(run)
         if isinstance(call.records, RecordLog):
-            call.records.listeners += (families.take,)
+            call.records.listeners = (*call.records.listeners, *families.takers) if call.records.listeners else families.takers
         try:
             result = await call_next(call)
         except GeneratorExit:
@@ -119,7 +124,7 @@ def _families_of(registry: CollectorRegistry, provider: MeterProvider | None) ->
         families, otel = found
         wanted = provider or (_in_use if otel.provider is None else None)
         if wanted is not None and otel.provider is not wanted:
-            otel.bind(wanted)
+            _bind(families, otel, wanted)
         return families
 
 

@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanContext
 
 from ..._engine import _live
 from ...outcomes import FAILURES
+from ...records import ENDED_AT, OUTCOME, error_of, input_types
 from .. import names
 from ._sinks import Count, Labels, Level, Sink, Timer
 
@@ -29,11 +30,13 @@ _log = logging.getLogger("tracedflow.metrics")
 EXEMPLAR_EVERY = 1.0  # seconds: a backend keeps few
 REFRESH = 5.0  # seconds between looks at the live runs, where no scrape comes to this process
 _SAMPLED = 1  # the bit of the trace flags
-_PENDING = 256  # attempts of a step that are taken down before they are summed
-_ENDED, _OUTCOME, _ERROR, _INPUTS, _FIRST_TYPE = 5, 11, 12, 15, 17  # places in a `records.Row`
+_PENDING = 256  # attempts of a step, or runs, that are taken down before they are summed
 
 ChildT = TypeVar("ChildT")
 Entry: TypeAlias = "tuple[Row, bool, float, float, SpanContext | None]"  # row, last, seconds, queued, exemplar
+
+EndedRun: TypeAlias = "tuple[str, Outcome | None, float, SpanContext | None, list[tuple[str, int]]]"
+"""workflow, how it ended (None: it was let go), seconds, exemplar, and events that it sent, by type"""
 
 
 class Family(Generic[ChildT]):
@@ -91,12 +94,12 @@ class StepTally:
 
     def take(self, row: Row, call: StepCall, last: bool) -> None:
         """Take down an attempt."""
-        ended: float = row[_ENDED]  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        ended: float = row[ENDED_AT]  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         exemplar = None
-        if last and call.span_context is not None and ended - self.marked.get(row[_OUTCOME], 0.0) >= EXEMPLAR_EVERY:
+        if last and call.trace_id is not None and ended - self.marked.get(row[OUTCOME], 0.0) >= EXEMPLAR_EVERY:
             exemplar = sampled_context(call)
             if exemplar is not None:
-                self.marked[row[_OUTCOME]] = ended
+                self.marked[row[OUTCOME]] = ended
         self.entries.append((row, last, ended - call.started_at, call.queued, exemplar))
 
 
@@ -109,11 +112,22 @@ class LiveRun:
     state: RunState | None  # None: it has no runner
     counted: dict[str, int] = field(default_factory=dict[str, int])
 
+    def more_sent(self) -> list[tuple[str, int]]:
+        """Return how many events of each type the run has sent since this was asked before."""
+        found: list[tuple[str, int]] = []
+        for kind, count in self.sent():
+            more = count - self.counted.get(kind, 0)
+            if more > 0:
+                self.counted[kind] = count
+                found.append((kind, more))
+        return found
+
     def sent(self) -> Iterable[tuple[str, int]]:
         """Return how many events of each type the run has sent so far."""
         counts: dict[str, int] = {}
-        tallies = {} if self.state is None else self.state.tallies
-        for kind, tally in list(tallies.items()):  # in one step: a scrape runs in a thread of its own
+        if self.state is None:
+            return ()
+        for kind, tally in list(self.state.tallies.items()):  # in one step: a scrape runs in a thread of its own
             counts[kind.__name__] = counts.get(kind.__name__, 0) + tally.sent
         return counts.items()
 
@@ -151,7 +165,9 @@ class Families:
         self.live: dict[int, LiveRun] = {}
         self._steps: dict[tuple[str, str], StepTally] = {}
         self._adding, self._summing = threading.Lock(), threading.Lock()
-        self._marked: dict[Labels, float] = {}
+        self._ended: deque[EndedRun] = deque()  # runs that are taken down and not summed yet
+        self._marked: dict[tuple[str, Outcome | None], float] = {}
+        self.takers = (self.take,)  # one for all runs
         self._seen: set[str] = set()  # workflows: one without a live run shows 0, so that its series does not end
         self._ticking: asyncio.AbstractEventLoop | None = None  # the one whose timer looks at the live runs
         sink.at_scrape(
@@ -177,11 +193,18 @@ class Families:
 
     def end(self, run: LiveRun, outcome: Outcome | None) -> None:
         """Count a run that has ended; without an outcome it is only let go."""
-        self.live.pop(id(run), None)
-        with self._summing:
-            self._count_sent(run)
-        if outcome is not None:
-            self._count_run(run, outcome)
+        call, now, exemplar = run.call, run.clock.now(), None
+        with self._summing:  # a scrape may be counting what it has sent
+            self.live.pop(id(run), None)
+            sent = run.more_sent()
+        if call.trace_id is not None and now - self._marked.get((call.workflow, outcome), 0.0) >= EXEMPLAR_EVERY:
+            exemplar = sampled_context(call)
+            if exemplar is not None:
+                self._marked[call.workflow, outcome] = now
+        self._ended.append((call.workflow, outcome, now - call.started_at, exemplar, sent))
+        if self._sink.eager or len(self._ended) >= _PENDING:
+            with self._summing:
+                self._sum_runs()
         if self._sink.eager and not self.live:
             self._sink.refresh()
 
@@ -192,14 +215,28 @@ class Families:
         for step, lane in list(run.state.lanes.items()) if run.state is not None else ():
             self._add_step(run.call.workflow, step, lane.slots)
 
-    def _count_run(self, run: LiveRun, outcome: Outcome) -> None:
-        call, now = run.call, run.clock.now()
-        self.runs(call.workflow, outcome).inc()
-        key, exemplar = (call.workflow, outcome), None
-        if now - self._marked.get(key, 0.0) >= EXEMPLAR_EVERY and (exemplar := sampled_context(call)) is not None:
-            self._marked[key] = now
-        seconds = now - call.started_at
-        self.run_duration(*key).observe_all(() if exemplar else (seconds,), (seconds, exemplar) if exemplar else None)
+    def _sum_runs(self) -> None:
+        counts: dict[Labels, int] = {}
+        durations: dict[Labels, list[float]] = {}
+        emitted: dict[Labels, int] = {}
+        while self._ended:
+            workflow, outcome, seconds, exemplar, sent = self._ended.popleft()
+            for kind, count in sent:
+                emitted[workflow, kind] = emitted.get((workflow, kind), 0) + count
+            if outcome is None:
+                continue
+            key: Labels = (workflow, outcome)
+            counts[key] = counts.get(key, 0) + 1
+            if exemplar is None:
+                durations.setdefault(key, []).append(seconds)
+            else:
+                self.run_duration(*key).observe_all((), (seconds, exemplar))
+        for labels, count in counts.items():
+            self.runs(*labels).inc(count)
+        for labels, values in durations.items():
+            self.run_duration(*labels).observe_all(values)
+        for labels, count in emitted.items():
+            self.events(*labels, names.EMITTED_ACTION).inc(count)
 
     # --- attempts ---
 
@@ -238,16 +275,11 @@ class Families:
         """Sum everything that is taken down."""
         with self._summing:
             for run in list(self.live.values()):
-                self._count_sent(run)
+                for kind, count in run.more_sent():
+                    self.events(run.call.workflow, kind, names.EMITTED_ACTION).inc(count)
+            self._sum_runs()
             for tally in list(self._steps.values()):
                 self._sum(tally)
-
-    def _count_sent(self, run: LiveRun) -> None:
-        for kind, count in run.sent():
-            more = count - run.counted.get(kind, 0)
-            if more > 0:
-                run.counted[kind] = count
-                self.events(run.call.workflow, kind, names.EMITTED_ACTION).inc(more)
 
     def _sum(self, tally: StepTally) -> None:
         attempts: dict[tuple[str, str], int] = {}
@@ -256,13 +288,13 @@ class Families:
         dispatched: dict[str, int] = {}
         while tally.entries:
             row, last, duration, wait, exemplar = tally.entries.popleft()
-            outcome = str(row[_OUTCOME])
-            key = (outcome, str(row[_ERROR] or "") if outcome in FAILURES else "")
+            outcome = str(row[OUTCOME])
+            key = (outcome, error_of(row) if outcome in FAILURES else "")
             attempts[key] = attempts.get(key, 0) + 1
             if not last:
                 continue
             queued.append(wait)
-            for kind in (row[_FIRST_TYPE],) if row[_INPUTS] == 1 else _types(row):
+            for kind in input_types(row):
                 dispatched[str(kind)] = dispatched.get(str(kind), 0) + 1
             if exemplar is None:
                 seconds.setdefault(outcome, []).append(duration)
@@ -336,11 +368,6 @@ class Families:
 
 def _family(spec: names.Metric, maker: Callable[[names.Metric], Callable[[Labels], ChildT]]) -> Family[ChildT]:
     return Family(spec, maker(spec))
-
-
-def _types(row: Row) -> Iterable[object]:
-    count = int(row[_INPUTS] or 0)
-    return row[_FIRST_TYPE : _FIRST_TYPE + 3 * count : 3]
 
 
 def _add(sums: dict[Labels, float], key: Labels, amount: float) -> None:

@@ -108,6 +108,13 @@ class Tracing(Observer):
         otel_context.detach(token)
         return result
 
+    def _skips_run(self, call: RunCall) -> bool:
+        """Return whether there is no span to make, and no caller's in the headers; that of the code around the run goes on."""
+        if call.headers or not self._idle():
+            return False
+        _identify(call, span_context(origin_of(call).parent))
+        return True
+
     def _skips_step(self, call: StepCall) -> bool:
         """Return whether there is no span to make; the caller's goes on with what the step sends."""
         if call.run_id in self._runs:
