@@ -6,10 +6,12 @@ import _thread
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
 import json
 import threading
 import time
 import types
+import weakref
 from typing import Any
 
 import pytest
@@ -175,6 +177,50 @@ def test_a_loop_that_is_closed_with_live_runs_is_watched_no_more(knocked: bool) 
     while id(loop) in _watchdog._watched:
         time.sleep(0.01)
     assert not runs()
+
+
+class Collects:
+    """Stands for the guard's thread: asked whether it lives, it lets the collector come in."""
+
+    @staticmethod
+    def is_alive() -> bool:
+        gc.collect()
+        return True
+
+
+def test_the_collector_may_end_a_run_of_a_closed_loop_while_another_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[weakref.ref[Any]] = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, __: None)  # "Task was destroyed but it is pending"
+
+    async def begin() -> None:
+        handler = Waits().run()
+        left.append(weakref.ref(handler))
+        while not handler.why().waits:
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(begin())
+    loop.close()
+    while id(loop) in _watchdog._watched:
+        time.sleep(0.01)
+    assert not runs()
+
+    class Short(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result="ended")
+
+    async def short() -> Any:
+        return await Short().run()
+
+    gc.disable()  # from here on it comes when it is called
+    try:
+        del loop, begin
+        monkeypatch.setattr(_watchdog, "_thread", Collects)
+        assert asyncio.run(short()) == "ended"
+    finally:
+        gc.enable()
+    assert left[0]() is None
 
 
 def test_what_a_thread_returns_after_nobody_waits_for_it_is_dropped() -> None:

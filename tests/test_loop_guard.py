@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import re
 import threading
@@ -20,6 +21,8 @@ from tracedflow import (
     Workflow,
     step,
 )
+from tracedflow._engine import _watchdog
+from tracedflow._engine._alarm import Alarm
 from tracedflow.middleware import LoopBlocked, StepNext, StepResult
 
 LONG = 0.4  # seconds: the guard speaks after 0.1 to 0.2
@@ -213,3 +216,57 @@ async def test_there_is_one_guard_for_all_runs_and_it_is_a_daemon() -> None:
     guards = [thread for thread in threading.enumerate() if thread.name == "tracedflow-loop-guard"]
     assert len(guards) == 1
     assert guards[0].daemon
+
+
+class Stands(Workflow):
+    """Keeps the loop until the guard has spoken."""
+
+    def __init__(self, heard: Heard) -> None:
+        super().__init__(telemetry=False)
+        self.heard = heard
+
+    @step
+    async def only(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=self.heard.spoken.wait(5))
+
+
+def until_it_rests() -> None:
+    while not _watchdog._is_resting:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("has_timer", [True, False], ids=["a timer of the kernel", "none"])
+def test_a_process_that_was_forked_gets_a_guard_of_its_own(heard: Heard, monkeypatch: pytest.MonkeyPatch, has_timer: bool) -> None:
+    until_it_rests()
+    monkeypatch.setattr(_watchdog, "_thread", None)  # a fork leaves it behind
+    monkeypatch.setattr(_watchdog, "_alarm", Alarm())
+    if not has_timer:
+        monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    for _ in range(2):  # the second one is forked, too
+        _watchdog._thread = None
+        heard.spoken.clear()
+        assert Stands(heard).run_sync()
+        until_it_rests()
+    assert all("step `only` of Stands has blocked the event loop" in text for text in heard.texts)
+
+
+async def test_a_loop_that_turns_puts_the_knock_off_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that wakes beside a busy loop costs it up to a third of its time."""
+    me, signs, wanted = threading.get_ident(), 0, 0
+
+    def put_off(seconds: float) -> None:
+        nonlocal signs
+        signs += threading.get_ident() == me
+        Alarm.put_off(alarm, seconds)
+
+    class Busy(Workflow):
+        @step
+        async def turn(self, ev: StartEvent | Item) -> Item | StopEvent:
+            await asyncio.sleep(0)
+            return Item() if signs < wanted else StopEvent()
+
+    await Busy(telemetry=False).run()  # now there is a guard
+    alarm, wanted = _watchdog._alarm, 5
+    assert alarm is not None
+    monkeypatch.setattr(alarm, "put_off", put_off)
+    await Busy(telemetry=False).run()

@@ -86,7 +86,7 @@ class Limit:
         self.concurrency: int | None = None if concurrency is None else _whole("concurrency", concurrency)
         self.per_second: float | None = None if per_second is None else _positive("per_second", per_second)
         self.burst: int = _whole("burst", burst)
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._in_use = 0
         self._queue: OrderedDict[_Permit, None] = OrderedDict()  # a deque would make `cancel` slow
         self._clock: clock.Clock | None = None  # whose times the starts are

@@ -21,7 +21,7 @@ _log = logging.getLogger("tracedflow")
 flush: Callable[[], object] | None = None
 """Set from outside: sends what telemetry has buffered, within a time of its own. It blocks."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # see the loop guard's
 _runs: dict[str, WorkflowHandler[Any]] = {}  # a handler holds its runner
 _draining = False
 _LAST_WAIT = 5.0  # seconds for the runs that were told to end

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from weakref import WeakKeyDictionary, ref
 
+from ._watchdog import sign_of_life
+
 # Asyncio runs every ready handle before it looks at its timers, so the budget is the loop's, not a run's.
 BUDGET = 0.001  # seconds
 MOST = 200  # steps: in virtual time, which stands still while steps run, the budget of time alone would never end
@@ -36,6 +38,7 @@ class Turn:
         self._ends = now + BUDGET
         self._left = MOST
         self._end_soon()
+        sign_of_life()
         return True
 
     def next(self) -> asyncio.Future[None]:

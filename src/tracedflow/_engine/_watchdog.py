@@ -15,6 +15,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING
 
 from ..middleware import LoopBlocked
+from ._alarm import Alarm
 
 if TYPE_CHECKING:
     from ._scope import StepScope
@@ -55,24 +56,32 @@ class _Watched:
             _tell(culprit, location, time.monotonic() - self.knocked_at)
 
 
-_lock = threading.Lock()
-_wake = threading.Event()
+_lock = threading.RLock()  # the collector may end a run whose loop is closed wherever it comes, also in here
 _watched: dict[int, _Watched] = {}
 _thread: threading.Thread | None = None
+_alarm: Alarm | None = None
+_is_resting = True  # the thread sleeps until a run begins
+_next_sign = 0.0  # monotonic: when a loop that turns says so again
 
 
 def watch(loop: asyncio.AbstractEventLoop, thread_id: int) -> None:
     """Guard a loop, once for each of its runs."""
-    global _thread
+    global _thread, _alarm, _is_resting
     with _lock:
         found = _watched.get(id(loop))
         if found is None:
             found = _watched[id(loop)] = _Watched(loop, thread_id)
         found.runs += 1
         if _thread is None or not _thread.is_alive():  # a fork leaves the thread behind
-            _thread = threading.Thread(target=_guard, name="tracedflow-loop-guard", daemon=True)
+            if _alarm is not None:
+                _alarm.close()  # the parent has it, too
+            _alarm = Alarm()
+            _thread = threading.Thread(target=_guard, args=(_alarm,), name="tracedflow-loop-guard", daemon=True)
             _thread.start()
-    _wake.set()
+            _is_resting = True
+        if _is_resting and _alarm is not None:
+            _is_resting = False
+            _alarm.put_off(KNOCK_EVERY)
 
 
 def unwatch(loop: asyncio.AbstractEventLoop) -> None:
@@ -89,8 +98,6 @@ def unwatch(loop: asyncio.AbstractEventLoop) -> None:
 def _forget(loop: asyncio.AbstractEventLoop) -> None:
     """Stop guarding a loop. Call it with the lock held."""
     _watched.pop(id(loop), None)
-    if not _watched:
-        _wake.clear()
 
 
 def settle(scope: StepScope) -> None:
@@ -100,12 +107,26 @@ def settle(scope: StepScope) -> None:
         watched.tell()
 
 
-def _guard() -> None:
+def sign_of_life() -> None:
+    """Hear from a loop that it turns: if no other is guarded, nobody needs to knock for the moment."""
+    global _next_sign
+    now = time.monotonic()
+    if now >= _next_sign and len(_watched) == 1 and _alarm is not None:
+        _next_sign = now + KNOCK_EVERY / 4
+        _alarm.put_off(KNOCK_EVERY)
+
+
+def _guard(alarm: Alarm) -> None:
+    global _is_resting
     while True:
-        _wake.wait()
-        time.sleep(KNOCK_EVERY)
+        alarm.sleep()
         with _lock:
             watched = list(_watched.values())
+            if watched:
+                alarm.put_off(KNOCK_EVERY)
+            else:
+                alarm.rest()
+                _is_resting = True
         for each in watched:
             _look(each)
         del watched

@@ -25,7 +25,7 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()  # held for a few instructions
+        self._guard = threading.RLock()  # held for a few instructions
         self._holder: Turn | None = None
         self._waiting: deque[Turn] = deque()
 

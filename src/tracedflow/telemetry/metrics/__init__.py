@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ...records import RunReport
 
 _by_registry: WeakKeyDictionary[CollectorRegistry, tuple[Families, OtelSink]] = WeakKeyDictionary()
-_registering = threading.Lock()
+_registering = threading.RLock()
 _in_use: MeterProvider | None = None
 
 

@@ -48,7 +48,7 @@ class Family(Generic[ChildT]):
         self.spec = spec
         self._bind = bind
         self._children: dict[Labels, ChildT] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._warned = False
 
     def __call__(self, *labels: str) -> ChildT:
@@ -164,7 +164,7 @@ class Families:
         _family(names.BUILD_INFO, sink.gauge)(_version()).set(1)
         self.live: dict[int, LiveRun] = {}
         self._steps: dict[tuple[str, str], StepTally] = {}
-        self._adding, self._summing = threading.Lock(), threading.Lock()
+        self._adding, self._summing = threading.RLock(), threading.RLock()
         self._ended: deque[EndedRun] = deque()  # runs that are taken down and not summed yet
         self._marked: dict[tuple[str, Outcome | None], float] = {}
         self.takers = (self.take,)  # one for all runs

@@ -86,7 +86,7 @@ class PrometheusSink:
         self._registry = registry
         self._before: list[Callable[[], None]] = []
         self._kept: list[tuple[_KeptGauge, AtScrape]] = []
-        self._refreshing = threading.Lock()
+        self._refreshing = threading.RLock()
         self.eager = directory() is not None
 
     def counter(self, spec: names.Metric) -> Callable[[Labels], Count]:
