@@ -39,6 +39,7 @@ class Dispatcher:
     def __init__(self, layers: Sequence[Middleware]) -> None:
         self.chain: Chain = Chain(layers, run=self._run, step=self._attempts, attempt=self._attempt)
         self._is_bare = self.chain.step == self._attempts and self.chain.single_attempt is None
+        self._is_bare_untraced = self.chain.untraced_step == self._attempts and self.chain.single_attempt is None
 
     async def _run(self, call: RunCall) -> StopEvent | None:
         """The innermost `run`: whatever context variables are set now, every step sees."""
@@ -51,7 +52,8 @@ class Dispatcher:
         current_scope.set(scope)
         runner = scope.runner
         step = scope.step
-        alone = self._is_bare and step.is_single  # nobody looks on: no coroutine is needed that only passes on what comes
+        # Nobody looks on: no coroutine is needed that only passes on what comes.
+        alone = step.is_single and (self._is_bare or (self._is_bare_untraced and runner.call.span_context is None))
         try:
             if alone:
                 scope.begin_attempt()

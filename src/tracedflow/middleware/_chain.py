@@ -145,16 +145,18 @@ class Chain:
     """The layers of a workflow, folded once around three endpoints; afterwards only closures are called.
 
     `run`, `step` and `attempt` call through every layer that overrides that method, first listed outermost.
-    `single_attempt` is for a step without a retry policy; None: no layer asks for it.
+    `single_attempt` is for a step without a retry policy; None: no layer asks for it. `untraced_step` is for the steps of a run
+    that has no span and no caller's: our tracing has nothing to do there.
     """
 
-    __slots__ = ("_failed", "_heard", "attempt", "layers", "run", "single_attempt", "step")
+    __slots__ = ("_failed", "_heard", "attempt", "layers", "run", "single_attempt", "step", "untraced_step")
 
     def __init__(self, layers: Sequence[Middleware], *, run: RunNext, step: StepNext, attempt: AttemptNext) -> None:
         self.layers: tuple[Middleware, ...] = tuple(layers)
         self._failed: set[tuple[str, str]] = set()
         self.run: RunNext = self._fold("run", run)
         self.step: StepNext = self._fold("step", step)
+        self.untraced_step: StepNext = self._fold("step", step, [layer for layer in self.layers if _skip(layer, "run") is None])
         self.attempt: AttemptNext = self._fold("attempt", attempt)
         everywhere = [layer for layer in self.layers if layer.attempts_of == "all"]
         watched = any(type(layer).attempt is not Middleware.attempt for layer in everywhere)
@@ -172,8 +174,7 @@ class Chain:
                 continue
             if not _is_ours(layer):
                 bound = _apart(bound, _name(layer), self._report)
-            skips = getattr(layer, f"_skips_{method}", None) if _is_ours(layer) else None  # what need not be watched costs no coroutine
-            folded = _Shield(bound, folded, _name(layer), self._report, skips)
+            folded = _Shield(bound, folded, _name(layer), self._report, _skip(layer, method))
         return folded
 
     def hears(self, kind: type[Notice]) -> bool:
@@ -223,6 +224,11 @@ class Chain:
 def _is_ours(layer: Middleware) -> bool:
     """Whether it comes with this package: those never ask for the current task, and keeping them from it would cost them 1 µs a step."""
     return type(layer).__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _skip(layer: Middleware, method: str) -> Callable[[Any], bool] | None:
+    """Return what says whether one of our layers need not watch a call: then it costs no coroutine."""
+    return getattr(layer, f"_skips_{method}", None) if _is_ours(layer) else None
 
 
 def _name(layer: Middleware) -> str:

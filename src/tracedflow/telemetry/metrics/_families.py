@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -282,33 +282,29 @@ class Families:
                 self._sum(tally)
 
     def _sum(self, tally: StepTally) -> None:
-        attempts: dict[tuple[str, str], int] = {}
-        seconds: dict[str, list[float]] = {}
+        counts: dict[tuple[object, str, bool, Row], int] = {}
+        seconds: dict[object, list[float]] = defaultdict(list)
         queued: list[float] = []
-        dispatched: dict[str, int] = {}
         while tally.entries:
             row, last, duration, wait, exemplar = tally.entries.popleft()
-            outcome = str(row[OUTCOME])
-            key = (outcome, error_of(row) if outcome in FAILURES else "")
-            attempts[key] = attempts.get(key, 0) + 1
+            alike = (row[OUTCOME], error_of(row), last, input_types(row))
+            counts[alike] = counts.get(alike, 0) + 1
             if not last:
                 continue
             queued.append(wait)
-            for kind in input_types(row):
-                dispatched[str(kind)] = dispatched.get(str(kind), 0) + 1
             if exemplar is None:
-                seconds.setdefault(outcome, []).append(duration)
+                seconds[alike[0]].append(duration)
             else:
-                self.step_duration(*tally.labels, outcome).observe_all((), (duration, exemplar))
-        if not attempts:
+                self.step_duration(*tally.labels, str(alike[0])).observe_all((), (duration, exemplar))
+        if not counts:
             return
-        for key, count in attempts.items():
-            self.step_attempts(*tally.labels, *key).inc(count)
+        for (outcome, error, last, kinds), count in counts.items():
+            self.step_attempts(*tally.labels, str(outcome), error if outcome in FAILURES else "").inc(count)
+            for kind in kinds if last else ():
+                self.events(tally.labels[0], str(kind), names.DISPATCHED_ACTION).inc(count)
         for outcome, values in seconds.items():
-            self.step_duration(*tally.labels, outcome).observe_all(values)
+            self.step_duration(*tally.labels, str(outcome)).observe_all(values)
         self.step_queue_wait(*tally.labels).observe_all(queued)
-        for kind, count in dispatched.items():
-            self.events(tally.labels[0], kind, names.DISPATCHED_ACTION).inc(count)
 
     # --- where no scrape comes to this process: now and then ---
 

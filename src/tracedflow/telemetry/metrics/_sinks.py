@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -198,13 +199,15 @@ class _PrometheusTimer:
                 self._child.observe(value)
         elif values:
             total, buckets = self._parts
-            counts: dict[int, int] = {}
-            for value in values:
-                place = bisect_left(self._bounds, value)
-                counts[place] = counts.get(place, 0) + 1
             total.inc(sum(values))  # type: ignore[union-attr]
-            for place, count in counts.items():
-                buckets[place].inc(count)  # type: ignore[index]
+            ordered, counted = sorted(values), 0
+            for place, bound in enumerate((*self._bounds, math.inf)):
+                within = bisect_right(ordered, bound, counted)
+                if within > counted:
+                    buckets[place].inc(within - counted)  # type: ignore[index]
+                    counted = within
+                    if counted == len(ordered):
+                        break
 
 
 class _AtScrape(Collector):
