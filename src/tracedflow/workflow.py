@@ -139,7 +139,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         self._middleware = check_all("middleware", middleware)
         self._telemetry = telemetry
         runs = check_count("num_concurrent_runs", num_concurrent_runs)
-        self._settings: RunSettings = RunSettings(
+        self._run_settings: RunSettings = RunSettings(
             timeout=check_seconds("timeout", timeout),
             on_stall=check_one_of("on_stall", on_stall, ("fail", "wait")),
             max_queued=check_count("max_queued", max_queued),
@@ -339,7 +339,7 @@ class Workflow(Drawn, ResourceOwner, Persistent, Generic[RunResultT]):
         outer = current_scope.get()
         parent = outer if outer is not None and options.parent is FROM_STEP and _is_live_on(outer, loop) else None
         clock = active_clock.get()
-        settings = self._settings.of_run(options, checkpoint_callback, stepwise=stepwise)
+        settings = self._run_settings.of_run(options, checkpoint_callback, stepwise=stepwise)
         call = RunCall(
             workflow=self.workflow_name,
             run_id=run_id or (saved.run_id if saved is not None else clock.new_id()),
