@@ -279,7 +279,7 @@ async def test_a_fault_of_the_engine_ends_the_run_and_says_whose_fault_it_is() -
             return super().now()
 
     class Flow(Workflow):
-        @step
+        @step(retry_policy=retry_policy(stop=stop_after_attempt(2)))  # then it is the dispatcher that asks next, after the attempt
         async def only(self, ev: StartEvent) -> StopEvent:
             clock.left = 1
             return StopEvent()
