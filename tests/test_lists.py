@@ -273,3 +273,21 @@ async def test_one_event_where_a_list_of_them_is_declared_is_refused() -> None:
 
     with pytest.raises(StepResultError, match=r"`start` \(.*\) returned one Item, but declares a list of them; return \[Item\(\.\.\.\)\]"):
         await Flow().run()
+
+
+async def test_a_member_that_the_step_did_not_declare_goes_on_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Flow(Workflow):
+        @step
+        async def start(self, ev: StartEvent) -> list[Left]:
+            return [Left(i=1), Right(i=2), Right(i=3)]  # type: ignore[list-item]  # pyright: ignore[reportReturnType]
+
+        @step
+        async def take(self, ev: Left | Right) -> Result:
+            return Result(i=ev.i)
+
+        @step
+        async def end(self, ev: list[Result]) -> StopEvent:
+            return StopEvent(result=sorted(each.i for each in ev))
+
+    assert await Flow(disable_validation=True).run() == [1, 2, 3]
+    assert sum("returned Right, but declares Left" in message for message in caplog.messages) == 1
