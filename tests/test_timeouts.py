@@ -356,7 +356,7 @@ async def test_a_run_that_ends_in_time_leaves_no_timer_behind() -> None:
         async def only(self, ev: StartEvent) -> StopEvent:
             return StopEvent()
 
-    await Flow(timeout=60, telemetry=False).run()  # the heartbeat of the logs has one timer for all runs of a loop
+    await Flow(timeout=60).run()
     loop: Any = asyncio.get_running_loop()
     assert [handle for handle in loop._scheduled if not handle.cancelled()] == []
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.telemetry.conftest import Spans
-from tracedflow import Context, Event, Middleware, RunCall, RunOptions, StartEvent, StopEvent, Workflow, step
+from tracedflow import Context, Event, Middleware, RunCall, RunOptions, StartEvent, StopEvent, Workflow, WorkflowHandler, step
 from tracedflow.retry_policy import retry_policy, stop_after_attempt, wait_fixed
-from tracedflow.telemetry import LogCorrelation, Logs, Tracing, names
+from tracedflow.telemetry import LogCorrelation, Logs, Tracing, logs, names
 from tracedflow.testing import run_virtual
 
 _log = logging.getLogger("tests.users")
@@ -137,15 +137,18 @@ async def test_values_are_masked_on_request() -> None:
     assert "payload-value" not in out.getvalue()
 
 
-def test_a_long_run_says_every_five_minutes_what_it_does(caplog: pytest.LogCaptureFixture) -> None:
-    class Long(Workflow):
-        @step
-        async def sleep(self, ev: StartEvent) -> StopEvent:
-            await asyncio.sleep(1000)
-            return StopEvent()
+class Long(Workflow):
+    @step
+    async def sleep(self, ev: StartEvent) -> StopEvent:
+        await asyncio.sleep(ev.seconds)
+        return StopEvent()
 
+
+def test_a_long_run_says_every_five_minutes_what_it_does(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        await Long(timeout=None, middleware=[Logs()], telemetry=False, workflow_name="Long").run(run_id="r1", topic="payload-value")
+        await Long(timeout=None, middleware=[Logs()], telemetry=False, workflow_name="Long").run(
+            run_id="r1", seconds=1000, topic="payload-value"
+        )
         await asyncio.sleep(1000)  # an ended run is still
 
     with caplog.at_level(logging.INFO, "tracedflow.runs"):
@@ -159,28 +162,54 @@ def test_a_long_run_says_every_five_minutes_what_it_does(caplog: pytest.LogCaptu
 
 
 def test_each_long_run_of_each_loop_is_told_of_and_no_run_without_the_layer(caplog: pytest.LogCaptureFixture) -> None:
-    class Long(Workflow):
-        @step
-        async def sleep(self, ev: StartEvent) -> StopEvent:
-            await asyncio.sleep(700)
-            return StopEvent()
-
     async def main(ids: list[str]) -> None:
-        quiet = Long(timeout=None, telemetry=False).run(run_id="quiet")
+        quiet = Long(timeout=None, telemetry=False).run(run_id="quiet", seconds=700)
         flow = Long(timeout=None, telemetry=False, middleware=[Logs()])
         handlers = []
         for number, run_id in enumerate(ids):
-            handlers.append(flow.run(run_id=run_id))
+            handlers.append(flow.run(run_id=run_id, seconds=700))
             await asyncio.sleep(10 + 90 * number)
         await asyncio.gather(quiet, *handlers)
 
     with caplog.at_level(logging.INFO, "tracedflow.runs"):
         run_virtual(main(["a", "b", "c"]))  # they begin after 0, 10 and 110 seconds
         run_virtual(main(["d"]))
-    beats = [
-        (fields(record)["run_id"], record.getMessage().split(": ")[0][-8:]) for record in caplog.records if record.name == "tracedflow.runs"
+    told = [record for record in caplog.records if record.name == "tracedflow.runs"]
+    assert [(fields(record)["run_id"], record.getMessage().split(":")[0].rsplit("for ")[-1]) for record in told] == [
+        ("a", "5 m 00 s"),
+        ("b", "5 m 20 s"),  # its time was ten seconds after that of `a`: too soon for another look
+        ("c", "5 m 00 s"),
+        ("a", "10 m 00 s"),
+        ("b", "10 m 20 s"),
+        ("c", "10 m 00 s"),
+        ("d", "5 m 00 s"),
+        ("d", "10 m 00 s"),
     ]
-    assert beats == [
-        ("a", "5 m 00 s"), ("b", "5 m 20 s"), ("c", "5 m 00 s"), ("a", "10 m 00 s"[-8:]), ("b", "10 m 20 s"[-8:]), ("c", "10 m 00 s"[-8:]),
-        ("d", "5 m 00 s"), ("d", "0 m 00 s"),
-    ]  # fmt: skip
+
+
+def test_the_runs_of_one_loop_do_not_still_those_of_another(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "HEARTBEAT", 0.02)
+    flow = Long(timeout=None, telemetry=False, middleware=[Logs()])
+    one, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    async def begun() -> WorkflowHandler[Any]:
+        handler = flow.run(run_id="first", seconds=60)
+        while not await handler.ctx.running_steps():
+            await asyncio.sleep(0)
+        return handler
+
+    async def told(handler: WorkflowHandler[Any]) -> None:
+        while not any(record.name == "tracedflow.runs" for record in caplog.records):
+            await asyncio.sleep(0.001)
+        handler.cancel()
+        await asyncio.wait([handler])
+
+    async def short() -> None:
+        await flow.run(run_id="second", seconds=0)
+
+    with caplog.at_level(logging.INFO, "tracedflow.runs"):
+        handler = one.run_until_complete(begun())
+        other.run_until_complete(short())
+        one.run_until_complete(told(handler))
+    one.close()
+    other.close()

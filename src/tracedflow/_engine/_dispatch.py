@@ -157,8 +157,7 @@ def called(scope: StepScope) -> Awaitable[Any]:
 def checked(scope: StepScope, result: Any) -> StepResult:
     """Return what a step may return. Checked here too, so that every layer sees it fail."""
     scope.returned = result
-    if type(result) not in scope.step.returns:
-        check_result(scope, result)
+    check_result(scope, result)
     return cast("StepResult", result)
 
 

@@ -30,6 +30,10 @@ watchers: list[Callable[[WorkflowHandler[Any]], None]] = []
 """Told of each run that starts, in its thread: for test tools. They may not raise, nor keep a run alive unasked."""
 
 
+leavers: list[Callable[[Runner], None]] = []
+"""Told of each run that is over, in its thread, before whoever awaits it. They may not raise."""
+
+
 def register(runner: Runner, handler: WorkflowHandler[Any]) -> None:
     """Add a run that is about to start.
 
@@ -62,6 +66,8 @@ def unregister(runner: Runner) -> None:
     if runner.parent is not None and runner.parent.runner.children:
         runner.parent.runner.children.discard(runner)
     _watchdog.unwatch(runner.loop)
+    for tell in leavers:
+        tell(runner)
 
 
 def live() -> list[Runner]:

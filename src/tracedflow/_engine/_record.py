@@ -24,12 +24,9 @@ def end_attempt(scope: StepScope, result: StepResult, error: BaseException | Non
         scope.end_parking(scope.parking)
     if ended - scope.started > BLOCKED_AFTER:
         settle(scope)
-    if result is not None and call.attempts:
-        scope.outcome = "success"
-    else:
-        scope.outcome = outcome_of_step(call, result, error)
-        if error is not None:
-            scope.error = error_type(error)
+    scope.outcome = outcome_of_step(call, result, error)
+    if error is not None:
+        scope.error = error_type(error)
     if traced is not None:
         scope.span_id = traced.span_id
 

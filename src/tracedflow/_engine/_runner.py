@@ -229,7 +229,7 @@ class Runner:
             self.apply(asked)
 
     def step_failed(self, scope: StepScope, error: BaseException) -> None:
-        """Hear from the dispatcher that a step execution ended badly."""
+        """Hear from the dispatcher that a step execution ended badly, or was stopped."""
         if scope.attempt == 0:  # a layer raised, or it was stopped, before the step was called
             end_without_attempt(scope, None, error)
         elif scope.error is None:  # its result was refused, or a layer raised after it

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from .._engine import _live
 from ..context import current_scope
@@ -29,35 +29,38 @@ _run: ContextVar[RunCall | None] = ContextVar("tracedflow_log_run", default=None
 
 
 class _Pulse:
-    """Logs a sign of life of each run at intervals: what it does and waits for. One timer for all runs of a loop."""
+    """Logs a sign of life of each run of a loop at intervals: what it does and waits for. One timer for all of them."""
 
     def __init__(self) -> None:
-        self._loop: ref[asyncio.AbstractEventLoop] | None = None  # whose timer is set
+        self._runs: set[str] = set()
+        self._timer: ref[asyncio.TimerHandle] | None = None  # the loop holds it while it is set, and it the loop
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """See that the loop's timer is set."""
-        if self._loop is None or self._loop() is not loop:
-            self._loop = ref(loop)
+    def begin(self, run_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch a run."""
+        if not self._runs:
             self._set(loop, HEARTBEAT)
+        self._runs.add(run_id)
+
+    def end(self, run_id: str) -> None:
+        """Let go of a run; without any there is no timer."""
+        self._runs.discard(run_id)
+        timer = self._timer() if self._timer is not None else None
+        if timer is not None and not self._runs:
+            timer.cancel()
 
     def _set(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
-        loop.call_later(delay, self._look, loop, loop.time(), context=Context())  # the context of a run would keep it
+        self._timer = ref(loop.call_later(delay, self._look, loop.time(), context=Context()))  # the context of a run would keep it
 
-    def _look(self, loop: asyncio.AbstractEventLoop, before: float) -> None:
+    def _look(self, before: float) -> None:
         """Log the runs for which another interval has passed since the last look."""
-        if self._loop is None or self._loop() is not loop:  # the runs of another one began later
-            return
+        loop = asyncio.get_running_loop()
         passed, least = loop.time() - before, HEARTBEAT
-        watched = [runner for runner in _live.live() if runner.loop is loop and _logs(runner)]
-        for runner in watched:
+        for runner in [runner for runner in _live.live() if runner.run_id in self._runs]:
             age = runner.now() - runner.call.started_at + _EARLY
             least = min(least, HEARTBEAT - age % HEARTBEAT)
             if age // HEARTBEAT > max(0.0, age - passed) // HEARTBEAT and _log.isEnabledFor(logging.INFO):
                 self._report(runner)
-        if watched:
-            self._set(loop, max(least, LATE))
-        else:
-            self._loop = None
+        self._set(loop, max(least, LATE))
 
     def _report(self, runner: Runner) -> None:
         try:
@@ -66,11 +69,16 @@ class _Pulse:
             _log.exception("run %s could not be reported", runner.run_id)
 
 
-_pulse = _Pulse()
+_pulses: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pulse] = WeakKeyDictionary()
 
 
-def _logs(runner: Runner) -> bool:
-    return any(isinstance(layer, Logs) for layer in runner.chain.layers)
+def _is_over(runner: Runner) -> None:
+    pulse = _pulses.get(runner.loop)
+    if pulse is not None:
+        pulse.end(runner.run_id)
+
+
+_live.leavers.append(_is_over)
 
 
 class Logs(Observer):
@@ -86,9 +94,13 @@ class Logs(Observer):
         return await call_next(call)
 
     def _skips_run(self, call: RunCall) -> bool:
-        """Bind the run; nothing is to be done when it ends, for its task has a context of its own."""
+        """Bind the run; nothing is to be undone when it ends, for its task has a context of its own."""
         _run.set(call)
-        _pulse.start(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        pulse = _pulses.get(loop)
+        if pulse is None:
+            pulse = _pulses[loop] = _Pulse()
+        pulse.begin(call.run_id, loop)
         return True
 
 

@@ -64,10 +64,10 @@ class Envelope:
     id: int
     event: Event
     at: float  # Unix seconds, advancing with the monotonic clock
-    source: int | None = None  # the execution that sent it; None: from outside
-    source_step: str | None = None
-    headers: Mapping[str, str] | None = None
-    span_context: object | None = None
+    source: int | None  # the execution that sent it; None: from outside
+    source_step: str | None
+    headers: Mapping[str, str] | None
+    span_context: object | None
     taken: bool = field(default=False, init=False)  # a step started with it, or a wait was answered by it
     collected: bool = field(default=False, init=False)  # it was in a full set of a join, of one at least
     scopes: tuple[int, ...] = field(default=(), init=False)  # the streams that it is a member of, outermost first

@@ -105,7 +105,7 @@ def _complete(state: RunState, done: Complete, routes: Routes, out: list[Command
     recovered = execution.recoveries
     for number, event in enumerate(done.events):
         envelope = Envelope(state.next_id(), event, done.at, execution.id, execution.step, done.headers, done.span_context)
-        if routes.ways[type(event)] is None and isinstance(event, StopEvent):
+        if isinstance(event, StopEvent):
             _stop(state, envelope, out)
             _drop_late(state, done, execution, number + 1, out)
             return
@@ -173,12 +173,7 @@ def _stop(state: RunState, envelope: Envelope, out: list[Command]) -> None:
 
 def _route(state: RunState, envelope: Envelope, takers: tuple[str, ...], routes: Routes, out: list[Command]) -> None:
     state.tallies[type(envelope.event)].sent += 1
-    way = routes.ways[type(envelope.event)]
-    if way is None or way[1] or way[0] not in takers or state.waits:
-        _deliver(state, envelope, takers, routes, out)
-        return
-    out.append(Routed(envelope, takers, False))  # most events: one step takes them, one by one
-    admit(state, way[0], (envelope,), envelope.at, envelope.scopes, out)
+    _deliver(state, envelope, takers, routes, out)
 
 
 def _deliver(state: RunState, envelope: Envelope, takers: tuple[str, ...], routes: Routes, out: list[Command]) -> None:

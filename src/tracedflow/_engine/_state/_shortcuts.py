@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...events import Event
-from ._lanes import Starts, start_queued
+from ._lanes import Starts, admit, start_queued
 from ._model import Envelope, Execution, Routes, RunState
 from ._streams import gather, leave, open_stream
 
@@ -40,7 +40,7 @@ def complete(
     if as_list:
         gather(state, envelope, step, routes, out)
     else:
-        _give(state, envelope, step, out)
+        admit(state, step, (envelope,), at, scopes, out)
     if scopes:
         leave(state, scopes, at, routes, out)
     if lane.ready:
@@ -73,7 +73,7 @@ def fan_out(
     for event, step in zip(events, takers, strict=True):
         envelope = _sent(state, done, event, at, headers, span_context)
         envelope.scopes = scopes
-        _give(state, envelope, step, out)
+        admit(state, step, (envelope,), at, scopes, out)
         sent.append(envelope)
     leave(state, scopes, at, routes, out)
     if done.scopes:
@@ -115,7 +115,7 @@ def send(
         return None
     source.sends += 1
     envelope = _sent(state, source, event, at, headers, span_context)
-    _give(state, envelope, way[0], out)
+    admit(state, way[0], (envelope,), at, (), out)
     return envelope
 
 
@@ -129,22 +129,3 @@ def _sent(
         envelope.recoveries = source.recoveries
     state.tallies[type(event)].sent += 1
     return envelope
-
-
-def _give(state: RunState, envelope: Envelope, step: str, out: Starts) -> None:
-    """`admit` for one event that nobody has taken."""
-    state.seq = number = state.seq + 1
-    scopes = envelope.scopes
-    execution = state.executions[number] = Execution(number, step, (envelope,), envelope.at, scopes)
-    if scopes:
-        state.streams[scopes[-1]].live += 1
-    lane = state.lanes[step]
-    if lane.in_use >= lane.slots or lane.ready or lane.resuming:
-        state.queued += 1
-        lane.enqueue(number)
-        return
-    lane.in_use += 1
-    execution.holds_slot = envelope.taken = True
-    execution.phase = "running"
-    state.tallies[type(envelope.event)].consumed += 1
-    out.append(execution)

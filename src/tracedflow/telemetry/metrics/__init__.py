@@ -90,7 +90,7 @@ class Metrics(Observer):
         run = LiveRun(call, clock.active.get(), runner.state if runner is not None and runner.run_id == call.run_id else None)
         families.begin(run)
         if isinstance(call.records, RecordLog):
-            call.records.listeners = (*call.records.listeners, *families.takers) if call.records.listeners else families.takers
+            call.records.listeners += families.takers
         try:
             result = await call_next(call)
         except GeneratorExit:

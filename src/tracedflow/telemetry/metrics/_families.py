@@ -30,7 +30,8 @@ _log = logging.getLogger("tracedflow.metrics")
 EXEMPLAR_EVERY = 1.0  # seconds: a backend keeps few
 REFRESH = 5.0  # seconds between looks at the live runs, where no scrape comes to this process
 _SAMPLED = 1  # the bit of the trace flags
-_PENDING = 256  # attempts of a step, or runs, that are taken down before they are summed
+_PENDING = 256  # attempts of a step that are taken down before they are summed
+_RUNS_PENDING = 16  # the same of runs: each has more to be summed
 
 ChildT = TypeVar("ChildT")
 Entry: TypeAlias = "tuple[Row, bool, float, float, SpanContext | None]"  # row, last, seconds, queued, exemplar
@@ -202,7 +203,7 @@ class Families:
             if exemplar is not None:
                 self._marked[call.workflow, outcome] = now
         self._ended.append((call.workflow, outcome, now - call.started_at, exemplar, sent))
-        if self._sink.eager or len(self._ended) >= _PENDING:
+        if self._sink.eager or len(self._ended) >= _RUNS_PENDING:
             with self._summing:
                 self._sum_runs()
         if self._sink.eager and not self.live:
