@@ -28,6 +28,7 @@ BARE_PARTS = {
     "fan-out": "2. Fan-out and join, an item",
     "runs": "3. Many short runs at once, a run",
 }
+LARGE_PARTS = {"fan-out": "large-fan-out", "runs": "many-runs"}  # in processes of their own
 PARTS = (*BARE_PARTS, "traced", "memory", "import", "fairness", "snapshots", "peers", "uvloop")
 
 
@@ -81,9 +82,12 @@ def _command(parts: str, rounds: int, *, quick: bool = False, loop: str = "async
 
 
 def _off_and_defaults(part: str, title: str, rounds: int, *, quick: bool = False) -> Iterator[Section]:
-    command = _command(part, rounds, quick=quick)
-    yield measured(Section(part=part, title=f"{title}, telemetry off"), command, telemetry_off=True)
-    yield measured(Section(part=part, title=f"{title}, telemetry by default: no provider set, metrics on"), command)
+    parts = [part] if quick or part not in LARGE_PARTS else [part, LARGE_PARTS[part]]
+    for told, off in (("telemetry off", True), ("telemetry by default: no provider set, metrics on", False)):
+        section = Section(part=part, title=f"{title}, {told}")
+        for each in parts:
+            measured(section, _command(each, rounds, quick=quick), telemetry_off=off)
+        yield section
 
 
 def _once(part: str, title: str, rounds: int, *, quick: bool) -> Iterator[Section]:

@@ -11,8 +11,8 @@ from tracedflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from ._measure import Contest, Rounds, median_ratio
 from ._report import Figure, against_bare
 
-SIZES = (100, 1_000, 10_000, 100_000)
-FLAT_SIZES = (100, 10_000)  # at 100,000 the bare loop itself costs more an item, for what the collector has to look at
+SIZES = (100, 1_000, 10_000)
+LARGE = 100_000  # in a process of its own: what it leaves behind in memory makes the others slower, the larger ones most
 LIMIT = 2.0  # x bare
 GROWTH_LIMIT = 1.3  # an item of 10,000 against an item of 100
 MANY_WORKERS = 100_000  # as many as the widest fan-out here has items: no item waits for a slot
@@ -116,9 +116,9 @@ WIDE = "a worker each"  # shown beside the two ways of joining that are held; no
 KINDS: dict[str, type[Workflow]] = {"collect_events": FanOut, "list[E]": ListFanOut, WIDE: WideFanOut}
 
 
-def fan_out_contests(sizes: Sequence[int] = SIZES) -> list[Contest]:
+def fan_out_contests(sizes: Sequence[int]) -> list[Contest]:
     """Return every kind in every size; the small ones are repeated, so that each turn handles about as many items."""
-    return [fan_out_contest(kind, size) for kind in KINDS for size in sizes if kind != WIDE or size <= max(FLAT_SIZES)]
+    return [fan_out_contest(kind, size) for kind in KINDS for size in sizes if kind != WIDE or size < LARGE]
 
 
 def fan_out_contest(kind: str, size: int) -> Contest:
@@ -127,10 +127,9 @@ def fan_out_contest(kind: str, size: int) -> Contest:
     async def bare() -> None:
         await bare_fan_out(size)
 
-    repeats = max(FLAT_SIZES) // size // 2 or 1
-    is_long = size > max(FLAT_SIZES)
+    repeats = max(SIZES) // size // 2 or 1
     ours = fan_out_of(kind, size)
-    return Contest(name=contest_name(kind, size), items=size, ours=ours, other=bare, repeats=repeats, is_long=is_long)
+    return Contest(name=contest_name(kind, size), items=size, ours=ours, other=bare, repeats=repeats, is_long=size == LARGE)
 
 
 def fan_out_of(kind: str, size: int, **options: Any) -> Callable[[], Awaitable[None]]:
@@ -148,18 +147,23 @@ def fan_out_of(kind: str, size: int, **options: Any) -> Callable[[], Awaitable[N
 
 def fan_out_figures(measured: dict[str, Rounds]) -> list[Figure]:
     """Return every ratio, and for each kind whether an item of many costs more than one of few."""
-    kinds = [(kind, {size: measured[contest_name(kind, size)] for size in SIZES if contest_name(kind, size) in measured}) for kind in KINDS]
-    limits = {kind: None if kind == WIDE else LIMIT for kind in KINDS}
-    figures = [against_bare(contest_name(kind, size), found, limits[kind]) for kind, sizes in kinds for size, found in sizes.items()]
-    return figures + [_growth(kind, sizes) for kind, sizes in kinds]
+    figures: list[Figure] = []
+    growth: list[Figure] = []
+    for kind in KINDS:
+        sizes = {size: measured[contest_name(kind, size)] for size in (*SIZES, LARGE) if contest_name(kind, size) in measured}
+        limit = None if kind == WIDE else LIMIT
+        figures += [against_bare(contest_name(kind, size), found, limit) for size, found in sizes.items()]
+        if sizes.keys() >= set(SIZES):
+            growth.append(_growth(kind, sizes))
+    return figures + growth
 
 
 def _growth(kind: str, measured: dict[int, Rounds]) -> Figure:
-    few, many = ([turn.cpu for turn in measured[size].ours] for size in FLAT_SIZES)
+    few, many = ([turn.cpu for turn in measured[size].ours] for size in (min(SIZES), max(SIZES)))
     return Figure(
-        name=f"fan-out, {kind}, an item of {max(FLAT_SIZES):,}",
+        name=f"fan-out, {kind}, an item of {max(SIZES):,}",
         value=median_ratio(many, few),
-        unit=f"x one of {min(FLAT_SIZES)}",
+        unit=f"x one of {min(SIZES)}",
         limit=GROWTH_LIMIT,
         ours=min(many) * 1e6,
         other=min(few) * 1e6,

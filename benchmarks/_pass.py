@@ -17,7 +17,7 @@ from importlib import import_module
 from ._chain import LIMIT as CHAIN_LIMIT
 from ._chain import chain_contest
 from ._fairness import fairness_figures
-from ._fanout import FLAT_SIZES, SIZES, fan_out_contests, fan_out_figures
+from ._fanout import LARGE, SIZES, fan_out_contests, fan_out_figures
 from ._measure import Contest, interleave
 from ._memory import memory_figures, parked_figure
 from ._report import Figure, against_bare
@@ -39,11 +39,14 @@ async def _figures_of(part: str, rounds: int, *, quick: bool) -> list[Figure]:
         case "chain":
             return await _against_bare(chain_contest(), rounds, CHAIN_LIMIT)
         case "fan-out":
-            sizes = [size for size in SIZES if not quick or size <= max(FLAT_SIZES)]
-            return fan_out_figures(await interleave(fan_out_contests(sizes), rounds))
+            return fan_out_figures(await interleave(fan_out_contests(SIZES), rounds))
+        case "large-fan-out":
+            return fan_out_figures(await interleave(fan_out_contests([LARGE]), rounds))
         case "runs":
-            figures = runs_figures(await interleave(runs_contests((RUNS,) if quick else (RUNS, MANY_RUNS)), rounds))
-            return figures if quick else [*figures, await completed(MANY_RUNS)]
+            return runs_figures(await interleave(runs_contests([RUNS]), rounds))
+        case "many-runs":
+            figures = runs_figures(await interleave(runs_contests([MANY_RUNS]), rounds))
+            return [*figures, await completed(MANY_RUNS)]
         case "traced":
             return [*await _against_bare(traced_contest(), rounds, TRACED_LIMIT), *await cost_figures(rounds)]
         case "memory":

@@ -62,7 +62,7 @@ async def _bare_run(number: int) -> int:
     return int(stop.result)
 
 
-def runs_contests(counts: Sequence[int] = (RUNS, MANY_RUNS)) -> list[Contest]:
+def runs_contests(counts: Sequence[int]) -> list[Contest]:
     """Return as many runs that are live at once."""
     return [runs_contest(count) for count in counts]
 

@@ -45,6 +45,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "mechanism": (
         "_factories",
+        "_keys",
         "_notebook",
         "clock",
         "records",

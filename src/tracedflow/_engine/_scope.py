@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from .._keys import with_keys
 from ..context import Context
 from ..decorators import StepConfig
 from ..errors import ContextStateError, StepCancelledError, StepResultError
@@ -84,6 +85,7 @@ def _is_first(fn: Callable[..., Any], name: str) -> bool:
     return first is not None and first.name == name and first.kind is not inspect.Parameter.KEYWORD_ONLY
 
 
+@with_keys("sent_calls", "_context", "_order", "span_id")
 class StepScope:
     """One live step execution: what its Context, its attempts and its end need. Never outlives its run."""
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .._keys import with_keys
 from ..events import Event, StopEvent
 from ..retry_policy import max_attempts
 
@@ -61,6 +62,7 @@ class RunCall:
     records: Sequence[AttemptRecord] = ()  # the engine's bounded deque; complete when `call_next` returned
 
 
+@with_keys("queued", "collecting", "span_context", "trace_id", "span_id", "_causes", "_outgoing")
 @dataclass
 class StepCall:
     """One step execution, over all its attempts. Treat the fields as read-only, except where said.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, final
 
+from ..._keys import with_keys
 from ...events import Event
 
 HELD_PER_TYPE = 100
@@ -57,6 +58,7 @@ class Routes(Protocol):
 # 28 fields took a fifth of a step.
 
 
+@with_keys("taken", "collected", "scopes")
 @dataclass(eq=False, init=False)
 class Envelope:
     """An event on its way: where it came from and when. `span_context` is the sender's, in process only."""
@@ -94,6 +96,7 @@ class Envelope:
 
 
 @final
+@with_keys("phase", "holds_slot", "first_started_at", "memo", "sends")
 @dataclass(eq=False)
 class Execution:
     """One step execution, from the moment an event was routed to the step until it ended for good."""
