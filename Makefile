@@ -3,14 +3,18 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types unit coverage mutants bench backends test-backends clean
+.PHONY: help demo test lint format types unit coverage mutants bench bench-compiled backends test-backends wheel-compiled test-compiled clean
 
 VENV := .venv
 BENCH_VENV := .bench-venv
+COMPILED_VENV := .venv-compiled
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 ARGS :=
+# What a wheel is made from.
+WHEEL_FILES := pyproject.toml README.md LICENSE .gitignore src
+SOURCES := $(shell find $(WHEEL_FILES) -type f ! -name '*.pyc')
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name text; do printf '%-19s %s\n' "$$name" "$$text"; done
@@ -49,14 +53,26 @@ bench: $(VENV)/.runtime ## cost against bare asyncio and against the peers; ARGS
 	-@$(MAKE) --no-print-directory $(BENCH_VENV)/.peers # without a network what needs it is left out, and said to be
 	BENCH_VENV=$(BENCH_VENV) $(PY) -m benchmarks $(ARGS)
 
+bench-compiled: $(VENV)/.runtime build/package/.unpacked ## the same with the hot modules compiled
+	-@$(MAKE) --no-print-directory $(BENCH_VENV)/.peers
+	BENCH_PACKAGE=build/package BENCH_VENV=$(BENCH_VENV) $(PY) -m benchmarks $(ARGS)
+
 backends: ## install a real collector, Jaeger, Prometheus and MLflow outside the repository
 	PYTHON=$(PY) tests/backends/install.sh
 
 test-backends: $(VENV)/.dev ## run real workflows against them; what is not installed is skipped, with the reason
 	$(PY) -m pytest tests/backends $(ARGS)
 
+wheel-compiled: dist/.compiled ## make a wheel with the hot modules compiled, into dist/; needs a C compiler
+	@echo "dist/$$(cat dist/.compiled)"
+
+test-compiled: $(COMPILED_VENV)/.dev ## the tests against that wheel; ARGS="-k join" passes options on
+	@$(COMPILED_VENV)/bin/python -c 'from tracedflow._engine._state._shortcuts import __file__ as found; \
+	  exit(not found.endswith(".so") and "These would be the tests of a module that is not compiled: " + found)'
+	$(COMPILED_VENV)/bin/python -m pytest --ignore=tests/test_speed.py $(ARGS) # it counts instructions of the pure modules
+
 clean: ## remove the environment and everything that was built
-	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov mutants build dist
+	rm -rf $(VENV) $(BENCH_VENV) $(COMPILED_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov mutants build dist
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Several stamps: the demo must not wait for the tools of developers, nor the tests for mutmut. It brings the command line and
@@ -93,4 +109,29 @@ $(VENV)/.mutants: $(VENV)/.dev
 $(BENCH_VENV)/.peers: benchmarks/_peers/requirements.txt | $(VENV)/.created
 	$(PY) -m venv --clear $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e . -r benchmarks/_peers/requirements.txt
+	@touch $@
+
+# Built in a copy: see pyproject.toml. The stamp holds the name of the wheel, which is that of the Python and the platform.
+dist/.compiled: $(VENV)/.created $(SOURCES)
+	@rm -rf build/compiled
+	@mkdir -p build/compiled/wheel dist
+	@cp -R $(WHEEL_FILES) build/compiled
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps -w build/compiled/wheel ./build/compiled
+	@cp build/compiled/wheel/*.whl dist
+	@cd build/compiled/wheel && ls *.whl >../../../dist/.compiled
+	@rm -rf build/compiled
+
+build/package/.unpacked: dist/.compiled
+	@rm -rf build/package
+	$(PIP) --no-deps --target build/package dist/$$(cat dist/.compiled)
+	@touch $@
+
+$(COMPILED_VENV)/.created: $(VENV)/.created
+	$(PY) -m venv --clear $(COMPILED_VENV)
+	@touch $@
+
+# The wheel of a changed source has the same version, and must replace what is installed; its dependencies need not.
+$(COMPILED_VENV)/.dev: $(COMPILED_VENV)/.created dist/.compiled
+	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/$$(cat dist/.compiled)
+	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "dist/$$(cat dist/.compiled)[cli,examples,dev]"
 	@touch $@

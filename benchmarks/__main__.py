@@ -5,6 +5,8 @@ python -m benchmarks --quick         three rounds and no long ones, for a first 
 python -m benchmarks --only chain    one part; may be given several times
 python -m benchmarks --check         exit code 1 when a held figure is missed
 python -m benchmarks --publish       write the tables into docs/performance.md, and a chart for each beside it
+
+With BENCH_PACKAGE, a directory that holds the package, that one is measured; `make bench-compiled` does so.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from dataclasses import replace
 
 from . import _publish
 from ._imports import import_figures
-from ._processes import BENCH_VENV, PEERS, measured
+from ._processes import BENCH_VENV, IS_COMPILED, PEERS, measured
 from ._report import Section, text_table
 
 ROUNDS, QUICK_ROUNDS = 7, 3
@@ -36,7 +38,8 @@ def main() -> int:
     """Measure, print the tables, and return the exit code."""
     options = _options()
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    about = f"Python {platform.python_version()}, {os.cpu_count()} CPUs, medians of {rounds} interleaved rounds"
+    kind = "the hot modules compiled" if IS_COMPILED else "pure Python"
+    about = f"Python {platform.python_version()}, {kind}, {os.cpu_count()} CPUs, medians of {rounds} interleaved rounds"
     print(f"{about}; ratios of processor time, `wall` by the clock\n", flush=True)
     sections = []
     for section in _sections(options.only or PARTS, rounds, quick=options.quick):

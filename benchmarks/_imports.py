@@ -7,10 +7,10 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ._measure import median_ratio
+from ._processes import PACKAGE
 from ._report import Figure
 
 OURS = "import tracedflow"
@@ -20,7 +20,6 @@ NAMES = "from tracedflow import Context, Event, StartEvent, StopEvent, Workflow,
 NAMES_COMPARED = "import asyncio, opentelemetry.trace, prometheus_client, pydantic\nclass Model(pydantic.BaseModel): number: int"
 LIMIT = 250  # milliseconds
 RATIO_LIMIT = 1.2
-_SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 
 def import_figures(rounds: int) -> list[Figure]:
@@ -54,6 +53,6 @@ def _against(name: str, ours: Sequence[float], other: Sequence[float], limit: fl
 def _milliseconds(statement: str, cache: str) -> float:
     script = f"import time; start = time.process_time()\n{statement}\nprint((time.process_time() - start) * 1e3)"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}  # an installed package has bytecode
-    environment |= {"PYTHONPATH": str(_SOURCE), "PYTHONPYCACHEPREFIX": cache}
+    environment |= {"PYTHONPATH": str(PACKAGE), "PYTHONPYCACHEPREFIX": cache}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout)

@@ -14,6 +14,8 @@ from ._report import Figure, Section
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH_VENV = ROOT / os.environ.get("BENCH_VENV", ".bench-venv")
+PACKAGE = ROOT / os.environ.get("BENCH_PACKAGE", "src")  # what is measured: the sources, or what a compiled wheel holds
+IS_COMPILED = any(PACKAGE.rglob("*.so"))
 PEERS = {"_llama_index": "llama-index-workflows", "_langgraph": "LangGraph", "_pydantic_graph": "pydantic-graph", "_burr": "Burr"}
 TIMEOUT = 600  # seconds that one process may take
 
@@ -59,7 +61,7 @@ def _run(command: list[str], variables: dict[str, str]) -> tuple[list[Figure], s
 
 def _variables(*, telemetry_off: bool) -> dict[str, str]:
     variables = {key: value for key, value in os.environ.items() if not key.startswith(("TRACEDFLOW_", "OTEL_"))}
-    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    variables["PYTHONPATH"] = os.pathsep.join([str(PACKAGE), str(ROOT)])
     if telemetry_off:
         variables["TRACEDFLOW_TELEMETRY"] = "off"
     return variables

@@ -1,4 +1,4 @@
-"""Writes what was measured into docs/performance.md, between two marks, and has a chart drawn for each table."""
+"""Writes what was measured into a page of docs, between two marks, and has a chart drawn for each table."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 
-from ._processes import BENCH_VENV, ROOT, python_of
+from ._processes import BENCH_VENV, IS_COMPILED, ROOT, python_of
 from ._report import COLUMNS, Figure, Section, number, rows_of
 
-PAGE = ROOT / "docs" / "performance.md"
-CHARTS = ROOT / "docs" / "performance"
+NAME = "performance-compiled" if IS_COMPILED else "performance"
+PAGE = ROOT / "docs" / f"{NAME}.md"
+CHARTS = ROOT / "docs" / NAME
 BEGIN, END = "<!-- measured: written by `python -m benchmarks --publish` -->", "<!-- end of what was measured -->"
 HEADINGS = {
     "chain": "1. A chain",
@@ -66,7 +67,7 @@ def _measured(sections: Sequence[Section], rounds: int, drawn: set[str]) -> Iter
         of_part = [section for section in sections if section.part == part]
         if of_part:
             yield from ["", f"### {heading}", ""]
-            yield from [f"![{heading}](performance/{part}.png)", ""] if part in drawn else []
+            yield from [f"![{heading}]({NAME}/{part}.png)", ""] if part in drawn else []
         for section in of_part:
             yield from _table(section)
 

@@ -45,10 +45,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "mechanism": (
         "_factories",
-        "_keys",
         "_notebook",
         "clock",
         "records",
+        "_record_log",
         "outcomes",
         "middleware",
         "limits",
@@ -61,6 +61,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "engine": (
         "_engine",
         "_engine._state",
+        "_engine._form",
         "_engine._soundness",
         "_engine._snapshot",
         "_engine._bridge",
@@ -72,6 +73,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_engine._alarm",
         "_engine._watchdog",
         "_engine._turn",
+        "_engine._causes",
         "_engine._permits",
         "_engine._parking",
         "_engine._record",

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from tracedflow import __version__
+from tracedflow._engine._state import reduce
 from tracedflow.cli._app import app
 
 PROGRAM = """
@@ -135,6 +137,11 @@ def said_wrong(*arguments: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------- recorded runs
+
+
+def test_the_version_says_whether_the_hot_modules_are_compiled() -> None:
+    build = "pure Python" if hasattr(reduce, "__code__") else "its hot modules compiled"
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"tracedflow {__version__}, {build}\n"
 
 
 def test_show_lists_the_runs_of_a_file_oldest_first(folder: Path) -> None:

@@ -95,11 +95,11 @@ def test_every_block_runs_and_prints_what_the_page_shows(name: str) -> None:
 
 
 def test_pages_name_only_make_targets_that_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
         (page.name, target)
         for page in (*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md")
-        for target in re.findall(r"(?:`|^)make (?:\w+=\S+ )?([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        for target in re.findall(r"(?:`|^)make (?:\w+=\S+ )?([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert {("README.md", "demo"), ("README.md", "test")} <= named
     assert [(page, target) for page, target in sorted(named) if target not in targets] == []

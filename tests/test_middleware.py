@@ -1100,3 +1100,21 @@ async def test_what_a_run_layer_makes_of_the_end_is_how_the_run_ended(fails: boo
     said = "completed" if fails else "failed"
     assert handler.why().state == said
     assert f", {said}>" in repr(handler)
+
+
+async def test_a_call_says_which_execution_it_is() -> None:
+    shown: list[str] = []
+
+    class Shows(Middleware):
+        async def step(self, call: StepCall, call_next: StepNext, /) -> StepResult:
+            shown.append(repr(call))
+            return await call_next(call)
+
+    class Flow(Workflow):
+        @step
+        async def only(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+    handler = Flow(middleware=[Shows()]).run()
+    await handler
+    assert shown == [f"StepCall(run_id='{handler.run_id}', step='only', execution=2, inputs=(StartEvent(),))"]

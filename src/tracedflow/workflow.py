@@ -37,6 +37,7 @@ from ._naming import name_of
 from ._notebook import Drawn
 from ._owner import ResourceOwner
 from ._persistence import Persistent, start_event_of
+from ._record_log import RecordLog
 from ._result_type import result_problems
 from .clock import active as active_clock
 from .context import BaseSerializer, Context, current_scope
@@ -46,7 +47,6 @@ from .events import Event, StartEvent, StopEvent
 from .handler import WorkflowHandler, launch
 from .limits import Limit
 from .middleware import Middleware, RunCall
-from .records import RecordLog
 from .resource import ResourceManager
 from .types import RunResultT
 

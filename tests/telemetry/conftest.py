@@ -16,9 +16,9 @@ from opentelemetry.util._once import Once
 from prometheus_client import CollectorRegistry
 
 from tracedflow import AttemptCall, Chain, Event, Middleware, RunCall, StartEvent, StepCall, StopEvent, clock
+from tracedflow._record_log import RecordLog
 from tracedflow.middleware import Cause, StepResult
 from tracedflow.outcomes import error_type, outcome_of_step
-from tracedflow.records import RecordLog
 
 
 @pytest.fixture(autouse=True)

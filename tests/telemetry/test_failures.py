@@ -24,7 +24,7 @@ from tests.telemetry.conftest import ByHand, Spans
 from tests.telemetry.programs import Everything, answered
 from tests.telemetry.test_setup import NO_SDK, ROOT
 from tracedflow import Chain, Context, Event, StartEvent, StopEvent, Workflow, WorkflowTimeoutError, step, telemetry
-from tracedflow.records import RecordLog
+from tracedflow._record_log import RecordLog
 from tracedflow.telemetry import Console, DropCollecting, Logs, Metrics, Tracing, tracing
 from tracedflow.telemetry.sdk import TraceFile
 from tracedflow.testing import run_virtual

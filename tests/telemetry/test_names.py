@@ -39,7 +39,7 @@ def test_importing_the_package_of_the_layers_loads_none_of_their_libraries() -> 
     assert [name for name in loaded if name.startswith(heavy)] == []
 
 
-PAGE = (PACKAGE.parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")
 
 
 def test_the_page_lists_every_metric_with_its_type_and_labels_and_no_other() -> None:

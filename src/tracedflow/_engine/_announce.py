@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ..events import Event, InternalDispatchEvent
 from ..middleware import EventDropped, EventSent, EventStreamed, JoinWaiting, StepCall
 from . import _state as st
-from ._scope import cause_of
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -90,7 +89,7 @@ def joined(runner: Runner, command: st.Joining | st.Joined) -> None:
     """Put a join on the account of the execution that asked."""
     call = runner.scopes[command.execution].call
     if isinstance(command, st.Joined):
-        call.collected = (*call.collected, *map(cause_of, command.collected))
+        call.joined += tuple(command.collected)
     elif runner.chain.hears(JoinWaiting):
         runner.chain.notice(
             JoinWaiting(

@@ -19,6 +19,8 @@ from ..events import StopEvent
 from ..middleware import AttemptCall, Chain, Middleware, RetryScheduled, RunCall, StepCall, StepResult, StepTimedOut
 from . import _watchdog
 from ._checkpoint import checkpointed
+from ._parking import back_off
+from ._permits import acquire_for
 from ._record import end_attempt, end_without_attempt
 from ._results import check_result
 from ._scope import StepScope
@@ -99,7 +101,7 @@ class Dispatcher:
                 if self.chain.hears(RetryScheduled):
                     notice = RetryScheduled(run=call.run, at=scope.runner.now(), call=call, attempt=scope.attempt, delay=delay, error=error)
                     self.chain.notice(notice)
-            await scope.back_off(delay, failed)
+            await back_off(scope, delay, failed)
 
     async def _recorded(self, scope: StepScope, call: StepCall) -> StepResult:
         """Make one attempt through its layers, and its record."""
@@ -132,7 +134,7 @@ class Dispatcher:
 
 async def _wait_for_permit(scope: StepScope) -> None:
     try:
-        await scope.acquire_limit()
+        await acquire_for(scope)
     finally:
         scope.call.started_at = scope.runner.now()
 
@@ -141,8 +143,8 @@ def called(scope: StepScope) -> Awaitable[Any]:
     """Call the user's step. Its time limit is innermost, so that every layer sees a `StepTimeoutError`."""
     step = scope.step
     inputs = scope.call.inputs
-    if step.is_plain and step.takes_event_alone:
-        return step.fn(inputs[0])  # type: ignore[no-any-return]
+    if step.is_plain and step.leads:  # a dict of keywords for each call would cost more than the call
+        return step.fn(inputs[0]) if step.leads == 1 else step.fn(scope.context, inputs[0])  # type: ignore[no-any-return]
     arguments = step.arguments(inputs, scope)
     if step.is_plain:
         return step.fn(**arguments)  # type: ignore[no-any-return]

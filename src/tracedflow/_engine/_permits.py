@@ -10,6 +10,7 @@ from ..errors import LimitError
 if TYPE_CHECKING:
     from ..limits import Limiter, Permit
     from ._runner import Runner
+    from ._scope import StepScope
 
 
 async def acquire(runner: Runner, limit: Limiter) -> Permit:
@@ -44,6 +45,26 @@ async def acquire(runner: Runner, limit: Limiter) -> Permit:
             permit.cancel()
             raise
     return permit
+
+
+async def acquire_for(scope: StepScope) -> None:
+    """Wait for a permit of the step's shared limit, one for all its branches; the time counts as queued."""
+    limit = scope.step.config.limit
+    if limit is None:
+        return
+    scope._permit_lock = scope._permit_lock or asyncio.Lock()
+    async with scope._permit_lock:
+        if scope._permit is not None or scope.ended:
+            return
+        began = scope.runner.now()
+        try:
+            scope._permit = await acquire(scope.runner, limit)
+        finally:
+            waited = scope.runner.now() - began
+            scope.call.limit_waits = (*scope.call.limit_waits, (limit.name, waited))
+            scope.call.queued += waited if scope.parking is None else 0.0  # a parked attempt counts it when it goes on
+    if scope.ended:  # a task that the step left behind asked for it
+        scope.release_limit()
 
 
 def _ancestor_holds(runner: Runner, limit: Limiter) -> bool:

@@ -10,8 +10,8 @@ from ..outcomes import error_type, outcome_of_step
 from ._watchdog import BLOCKED_AFTER, settle
 
 if TYPE_CHECKING:
+    from .._record_log import Row
     from ..middleware import AttemptCall, StepResult
-    from ..records import Row
     from . import _state as st
     from ._scope import StepScope
 

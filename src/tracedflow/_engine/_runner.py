@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 from weakref import ref
 
+from .._record_log import RecordLog
 from ..clock import active as active_clock
 from ..errors import ContextStateError, QueueFullError, WorkflowCancelledByUser, WorkflowStalledError
 from ..events import Event, InternalDispatchEvent, StopEvent
 from ..middleware import EventSent, LoopBlocked, RunCall, RunResumed, RunStalled
 from ..outcomes import error_type, outcome_of_step
-from ..records import RecordLog
 from . import _live, _shortly
 from . import _state as st
 from ._announce import dropped, joined, publish, routed
@@ -224,7 +224,7 @@ class Runner:
     def collect(self, scope: StepScope, asked: st.Collect) -> None:
         """Hear that a step execution adds an event to a join."""
         if self.has_shortcuts and self.state.status == "running":
-            joined(self, st.join(self.state, scope.execution, asked))
+            _shortly.joined(self, scope, asked)
         else:
             self.apply(asked)
 

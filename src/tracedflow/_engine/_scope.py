@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from .._keys import with_keys
 from ..context import Context
 from ..decorators import StepConfig
 from ..errors import ContextStateError, StepCancelledError, StepResultError
 from ..events import Event
-from ..middleware import Cause, StepCall, WaitEnded, WaitStarted
+from ..middleware import StepCall
 from ..records import Outcome
 from ..retry_policy import RetryInfo, RetryPolicy, ask, seed_for
 from . import _state as st
 from ._bridge import on_loop
-from ._parking import Parking
-from ._permits import acquire
+from ._causes import causes_of
+from ._parking import wait
 from ._record import write
 from ._results import NOTHING_YET, check_collect, check_wait
 
 if TYPE_CHECKING:
     from ..limits import Limiter, Permit
+    from ._parking import Parking
     from ._runner import Runner
 
-_NO_ANSWER = "no {} came within the timeout of this wait_for_event"
 _NEVER_RETRIED = (StepCancelledError, StepResultError)
 
 
@@ -49,7 +48,7 @@ class BoundStep:
     own_task: bool
     returns: frozenset[type[Any]]  # what it says that it returns, but for lists: what is of these classes needs no further look
     lists: frozenset[type[Any]]  # what it says that it returns lists of: so do these
-    takes_event_alone: bool  # as its first argument: a dict of keywords for each call would cost more than the call
+    leads: int  # its first arguments, if it asks for no more: 1, the event; 2, the Context and the event. 0: it is called by keyword
 
     def arguments(self, inputs: tuple[Event, ...], scope: StepScope) -> dict[str, Any]:
         """Return the keywords to call the function with."""
@@ -69,63 +68,64 @@ def bind(config: StepConfig, fn: Callable[..., Any]) -> BoundStep:
     is_async = inspect.iscoroutinefunction(fn)
     takes_one = config.collection_param is None and not config.is_multi_slot
     is_plain = is_async and not config.resources and config.timeout is None
-    alone = takes_one and config.context_parameter is None and not config.resources and _is_first(fn, config.event_name)
     is_single = config.retry_policy is None and config.limit is None
     returns = frozenset(config.bare_return_types if config.is_fan_out else config.return_types)
     lists = frozenset(config.list_return_types)
     return BoundStep(
         config, fn, config.retry_policy, config.timeout, config.event_name, config.context_parameter, is_async, takes_one, is_plain,
-        is_single, config.own_task, returns, lists, alone,
+        is_single, config.own_task, returns, lists, _leads(config, fn) if takes_one else 0,
     )  # fmt: skip
 
 
-def _is_first(fn: Callable[..., Any], name: str) -> bool:
-    """Whether an argument without a keyword goes to this parameter. A wrapper's own signature counts, not what it claims to wrap."""
-    first = next(iter(inspect.signature(fn, follow_wrapped=False).parameters.values()), None)
-    return first is not None and first.name == name and first.kind is not inspect.Parameter.KEYWORD_ONLY
+def _leads(config: StepConfig, fn: Callable[..., Any]) -> int:
+    """Return how many arguments it takes without a keyword, if they are all. A wrapper's own signature counts, not the one it wraps."""
+    wanted = [name for name in (config.context_parameter, config.event_name) if name is not None]
+    first = list(inspect.signature(fn, follow_wrapped=False).parameters.values())[: len(wanted)]
+    fits = [each.name for each in first if each.kind is not inspect.Parameter.KEYWORD_ONLY] == wanted
+    return len(wanted) if fits and not config.resources else 0
 
 
-@with_keys("sent_calls", "_context", "_order", "span_id")
 class StepScope:
     """One live step execution: what its Context, its attempts and its end need. Never outlives its run."""
 
-    # Most executions never change these; set on the class, they cost nothing to open.
-    attempt: int = 0
-    ended: bool = False
-    in_thread = False
-    sent_calls: int = 0
-    outcome: Outcome = "skipped"
+    # What few executions change stands on the class: there it costs nothing to open, and CPython gives an instance that sets more
+    # than thirty attributes a dict.
+    in_thread: bool = False
     error: str | None = None
-    returned: object = NOTHING_YET  # by the step itself
     children: list[Runner] | None = None
     helpers: set[asyncio.Task[Any]] | None = None
     once_locks: dict[str, asyncio.Lock] | None = None
-    _context: Context[Any] | None = None
-    _order: dict[str, int] | None = None
-    _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
     parts: tuple[float, float, float, float] | None = None  # as `marks`, of an attempt that is followed by a backoff
-    started: float = 0.0  # of this attempt; run clock
-    ended_attempt: float = 0.0
-    queued_at_start: float = 0.0
-    span_id: str | None = None
     marks: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)  # queued, backoff, waiting, blocked at the end of the attempt before
     emitted_before: int = 0
     measured_before: int = 0
     parking: Parking | None = None
+    _parked: dict[int, asyncio.Future[st.Envelope | None]] | None = None
     _permit: Permit | None = None
     _permit_lock: asyncio.Lock | None = None
     _timeout: asyncio.Timeout | None = None
-    ended_at: float = 0.0
-    task: asyncio.Task[None]
 
     def __init__(self, runner: Runner, step: BoundStep, execution: st.Execution, now: float) -> None:
         self.runner = runner
         self.step = step
         self.execution = execution
+        self.task: asyncio.Task[None]
+        self.attempt: int = 0
+        self.ended: bool = False
+        self.sent_calls: int = 0
+        self.outcome: Outcome = "skipped"
+        self.returned: object = NOTHING_YET  # by the step itself
+        self.started: float = 0.0  # of this attempt; run clock
+        self.queued_at_start: float = 0.0
+        self.ended_attempt: float = 0.0
+        self.ended_at: float = 0.0
+        self.span_id: str | None = None
+        self._context: Context[Any] | None = None
+        self._order: dict[str, int] | None = None
         inputs = execution.inputs
         events = (inputs[0].event,) if len(inputs) == 1 else tuple([envelope.event for envelope in inputs])
         headers = inputs[0].headers if inputs else None
-        self.call: StepCall = StepCall(runner.call, step.config, execution.id, events, inputs, _causes, execution.ready_at, now, headers)
+        self.call: StepCall = StepCall(runner.call, step.config, execution.id, events, inputs, causes_of, execution.ready_at, now, headers)
         self.call._scope = self  # until it ends: they know each other
         queued = now - execution.ready_at
         if queued > 0:
@@ -185,43 +185,7 @@ class StepScope:
             last_failed_at=None if failed_at is None else datetime.fromtimestamp(failed_at, UTC),
         )
 
-    async def back_off(self, delay: float, error: Exception) -> None:
-        """Give the slot back for `delay` seconds after this error, then wait for one."""
-        runner, call = self.runner, self.call
-        self.parts = (call.queued, call.backoff, call.waiting, call.blocked)  # of the attempt that failed; what follows is not its own
-        timer = runner.state.seq + 1  # the reducer takes the next number for it
-        began = runner.now()
-        runner.apply(st.AttemptFailed(self.execution.id, delay, began, error))
-        self._leave_waits()
-        if delay <= 0:
-            return
-        self.release_limit()
-        await self._parked_on(timer)
-        ready = self.execution.ready_at
-        call.backoff += ready - began
-        call.queued += max(0.0, runner.now() - ready)
-        await self.acquire_limit()
-
     # --- limits ---
-
-    async def acquire_limit(self) -> None:
-        """Wait for a permit of the step's shared limit, one for all its branches; the time counts as queued."""
-        limit = self.step.config.limit
-        if limit is None:
-            return
-        self._permit_lock = self._permit_lock or asyncio.Lock()
-        async with self._permit_lock:
-            if self._permit is not None or self.ended:
-                return
-            began = self.runner.now()
-            try:
-                self._permit = await acquire(self.runner, limit)
-            finally:
-                waited = self.runner.now() - began
-                self.call.limit_waits = (*self.call.limit_waits, (limit.name, waited))
-                self.call.queued += waited if self.parking is None else 0.0  # a parked attempt counts it when it goes on
-        if self.ended:  # a task that the step left behind asked for it
-            self.release_limit()
 
     def release_limit(self) -> None:
         """Give the permit back."""
@@ -235,65 +199,10 @@ class StepScope:
 
     # --- parking ---
 
-    async def wait(
-        self, event_type: type[Event], question: Event | None, waiter_id: str | None, requirements: dict[str, Any], timeout: float | None
-    ) -> Event:
-        """Park until an event answers; see `Context.wait_for_event`."""
+    def wait(self, event_type: Any, question: Any, waiter_id: Any, requirements: Any, timeout: Any) -> Coroutine[Any, Any, Event]:
+        """Park until an event answers, when what the user gave is checked; see `Context.wait_for_event`."""
         check_wait(event_type, question, waiter_id, requirements, timeout)
-        key = self._key("wait", waiter_id)
-        known, answer = self.recall(key)
-        if known and answer is None:  # before a resume
-            raise TimeoutError(_NO_ANSWER.format(event_type.__name__))
-        if known:
-            return cast("Event", answer)
-        runner = self.runner
-        wait_id = runner.state.seq + 1  # the reducer takes the next number for it
-        opened = runner.now()
-        subclasses = self.step.config.accept_event_subclasses
-        execution = self.execution
-        runner.apply(st.OpenWait(execution.id, key, event_type, opened, subclasses, waiter_id, requirements, question, timeout))
-        known, answer = self.recall(key)
-        if not known:
-            self._notice_wait(wait_id, event_type, waiter_id, timeout, opened)
-            answer = (await self._park(wait_id, event_type, opened)).event
-        return cast("Event", answer)
-
-    def _notice_wait(self, wait_id: int, event_type: type[Event], waiter_id: str | None, timeout: float | None, at: float) -> None:
-        if self.runner.chain.hears(WaitStarted):
-            self.runner.chain.notice(
-                WaitStarted(
-                    run=self.runner.call, at=at, call=self.call, wait_id=wait_id, event_type=event_type.__name__, waiter_id=waiter_id,
-                    timeout=timeout,
-                )
-            )  # fmt: skip
-
-    async def _park(self, wait_id: int, event_type: type[Event], opened: float) -> st.Envelope:
-        call, runner = self.call, self.runner
-        outcome: Outcome = "cancelled"
-        parking = self.parking = self.parking or Parking(call, self._timeout, opened)
-        parking.open += 1
-        ready: float | None = None
-        self.release_limit()
-        envelope: st.Envelope | None = None
-        try:
-            envelope = await self._parked_on(wait_id)
-            outcome = "timeout" if envelope is None else "success"
-            ready = self.execution.ready_at
-            await self.acquire_limit()
-        except asyncio.CancelledError:
-            if not runner.is_over:
-                runner.apply(st.AbandonWait(wait_id))
-            if call.cancel_reason == "suspended":
-                outcome = "suspended"
-            raise
-        finally:
-            parking.open -= 1
-            if not parking.open:
-                self.end_parking(parking, ready)
-            self._notice_wait_end(wait_id, event_type, outcome, opened, envelope)
-        if envelope is None:
-            raise TimeoutError(_NO_ANSWER.format(event_type.__name__))
-        return envelope
+        return wait(self, event_type, question, waiter_id, requirements, timeout)
 
     def end_parking(self, parking: Parking, ready: float | None = None) -> None:
         """Let the clocks of the attempt go on: it waits no more."""
@@ -301,49 +210,26 @@ class StepScope:
             self.parking = None
             parking.end(self.runner.now(), ready, self._timeout)
 
-    def _notice_wait_end(
-        self, wait_id: int, event_type: type[Event], outcome: Outcome, opened: float, envelope: st.Envelope | None
-    ) -> None:
-        runner = self.runner
-        if not runner.chain.hears(WaitEnded):
-            return
-        now = runner.now()
-        cause = None if envelope is None else cause_of(envelope)
-        runner.chain.notice(
-            WaitEnded(
-                run=runner.call, at=now, call=self.call, wait_id=wait_id, event_type=event_type.__name__, outcome=outcome,
-                duration=now - opened, cause=cause,
-            )
-        )  # fmt: skip
-
-    async def _parked_on(self, number: int) -> st.Envelope | None:
-        if self._parked is None:
-            self._parked = {}
-        future = self._parked[number] = self.runner.loop.create_future()
-        try:
-            answer: st.Envelope | None = await future
-        finally:
-            self._parked.pop(number, None)
-        return answer
-
     def resume(self, number: int, answer: st.Envelope | None) -> None:
         """Let the coroutine that is parked on this wait or timer go on, if it is."""
         future = self._parked.get(number) if self._parked else None
         if future is not None and not future.done():
             future.set_result(answer)
 
-    def _leave_waits(self) -> None:
+    def leave_waits(self) -> None:
         """Cancel the waits of tasks that the step left behind: the reducer has closed them, so nobody answers."""
         for future in tuple((self._parked or {}).values()):
             future.cancel()
 
     # --- the memo ---
 
-    def _key(self, kind: str, given: str | None) -> str:
+    def next_key(self, kind: str, given: str | None) -> str:
+        """Return what the next call of this kind is remembered by: the id that it was given, or its number."""
         if given is not None:
             return f"{kind}#{given}"
         if self._order is None:
-            self._order = {}
+            self._order = {kind: 1}
+            return kind + ":1"
         number = self._order[kind] = self._order.get(kind, 0) + 1
         return f"{kind}:{number}"
 
@@ -357,18 +243,19 @@ class StepScope:
         if not self.ended:  # a task that the step left behind has found it
             self.runner.apply(st.Remember(self.execution.id, key, value))
 
-    def collect(self, event: Event, expected: Sequence[type[Event]], buffer: str) -> list[Event] | None:
-        """Add an event to a join; see `Context.collect_events`."""
+    def collect(self, event: Any, expected: Any, buffer: Any) -> list[Event] | None:
+        """Add an event to a join, when what the user gave is checked; see `Context.collect_events`."""
         check_collect(self, event, expected, buffer)
         if not expected:
             return []
-        key = self._key(f"collect:{buffer}", None)
-        known, answer = self.recall(key)
-        if not known:
-            on_loop(self, self._collect, st.Collect(self.execution.id, key, event, buffer, expected))
-            _, answer = self.recall(key)
+        execution = self.execution
+        key = self.next_key("collect:" + buffer, None)
+        if execution.memo is None or key not in execution.memo:
+            on_loop(self, self._collect, st.Collect(execution.id, key, event, buffer, expected))
+            assert execution.memo is not None
+        answer: list[Event] | None = execution.memo[key]
         self.call.collecting = answer is None
-        return cast("list[Event] | None", answer)
+        return answer
 
     def _collect(self, asked: st.Collect) -> None:
         if self.ended:  # while a thread that the step left behind was on its way here
@@ -400,7 +287,7 @@ class StepScope:
         if self._permit is not None:
             self.release_limit()
         if self._parked:
-            self._leave_waits()
+            self.leave_waits()
         if self.helpers:
             for helper in tuple(self.helpers):
                 helper.cancel("step ended")
@@ -415,19 +302,3 @@ class StepScope:
         call = self.call
         held_back = self.runner.settings.stepwise
         return st.Complete(call.execution, events, at, call._outgoing, call.span_context, stream, not events and self.is_silent, held_back)
-
-
-def _causes(inputs: tuple[st.Envelope, ...]) -> tuple[Cause, ...]:
-    return tuple([cause_of(envelope) for envelope in inputs])
-
-
-def cause_of(envelope: st.Envelope) -> Cause:
-    """Return where an event came from, without the event."""
-    return Cause(
-        event_id=envelope.id,
-        event_type=envelope.type_name,
-        step=envelope.source_step,
-        execution=envelope.source,
-        span_context=envelope.span_context,
-        headers=envelope.headers,
-    )

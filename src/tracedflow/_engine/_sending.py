@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from ..errors import QueueFullError, WorkflowDone, WorkflowRuntimeError, WorkflowStepDoesNotExistError
 from ..events import Event
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ._scope import StepScope
 
 
-def send(runner: Runner, event: Event, target: str | None, scope: StepScope | None) -> None:
-    """Send an event from a step, or from outside; from any thread."""
+def send(runner: Runner, event: Any, target: Any, scope: StepScope | None) -> None:
+    """Send an event from a step, or from outside, when what the user gave is checked; from any thread."""
     _check_send(runner, event, target)
     if threading.get_ident() == runner.thread_id:
         send_now(runner, event, target, scope)
@@ -26,14 +26,14 @@ def send(runner: Runner, event: Event, target: str | None, scope: StepScope | No
         runner.loop.call_soon_threadsafe(send_now, runner, event, target, scope)
 
 
-def _check_send(runner: Runner, event: object, target: str | None) -> None:
+def _check_send(runner: Runner, event: object, target: object) -> None:
     if not isinstance(event, Event):
         raise WorkflowRuntimeError(f"send_event() takes an event, not {event!r} of type {type(event).__name__}")
     if runner.is_over:
         raise WorkflowDone(f"Run {runner.run_id} of {runner.call.workflow} is over; {type(event).__name__} cannot be sent to it any more")
     if target is None:
         return
-    if not isinstance(cast("object", target), str):
+    if not isinstance(target, str):
         raise WorkflowRuntimeError(f"send_event() takes the name of a step as step, not {target!r}")
     step = runner.graph.steps.get(target)
     if step is None:

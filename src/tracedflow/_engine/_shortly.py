@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..events import Event
+from ..middleware import JoinWaiting
+from . import _announce
 from . import _state as st
-from ._announce import account
 
 if TYPE_CHECKING:
     from ..middleware import StepResult
@@ -24,7 +25,7 @@ def completed(runner: Runner, scope: StepScope, result: StepResult, at: float) -
     sent = st.complete(runner.state, scope.execution, result, at, call._outgoing, call.span_context, runner.graph, runner.ready)
     if sent is None:
         return False
-    account(runner, call, sent)
+    _announce.account(runner, call, sent)
     return True
 
 
@@ -32,7 +33,7 @@ def _fanned_out(runner: Runner, scope: StepScope, events: list[Event], at: float
     call = scope.call
     sent = st.fan_out(runner.state, scope.execution, events, at, call._outgoing, call.span_context, runner.graph, runner.ready)
     for envelope in sent or ():
-        account(runner, call, envelope)
+        _announce.account(runner, call, envelope)
     return sent is not None
 
 
@@ -42,7 +43,14 @@ def sent(runner: Runner, scope: StepScope, event: Event, at: float) -> bool:
     envelope = st.send(runner.state, scope.execution, event, at, call._outgoing, call.span_context, runner.graph, runner.ready)
     if envelope is None:
         return False
-    account(runner, call, envelope)
+    _announce.account(runner, call, envelope)
     if runner.ready:
         runner.lead.take()
     return True
+
+
+def joined(runner: Runner, scope: StepScope, asked: st.Collect) -> None:
+    """Add an event to a join for an execution."""
+    collected = st.join(runner.state, scope.execution, asked)
+    if collected is not None or runner.chain.hears(JoinWaiting):
+        _announce.joined(runner, st.told(runner.state, asked, collected))

@@ -16,6 +16,7 @@ from .._graph import accepts
 from ..errors import ContextSerdeError
 from ..events import Event
 from . import _state as st
+from ._form import FORM
 
 if TYPE_CHECKING:
     from .._graph import Graph
@@ -56,7 +57,7 @@ def _tests(kind: type[Any]) -> dict[str, Test]:
 
 
 def _made_tests(kind: type[Any]) -> dict[str, Test]:
-    hints = get_type_hints(kind)
+    hints = FORM[kind] if kind in FORM else get_type_hints(kind)
     return {field.name: _test(hints[field.name]) for field in dataclasses.fields(kind)}
 
 

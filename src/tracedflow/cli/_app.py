@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -22,7 +23,8 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"tracedflow {__version__}")
+        build = "its hot modules compiled" if find_spec("tracedflow__mypyc") else "pure Python"
+        typer.echo(f"tracedflow {__version__}, {build}")
         raise typer.Exit
 
 

@@ -5,7 +5,7 @@ Wrap what has a duration, notice what has none. Knows nothing of the engine that
 
 from __future__ import annotations
 
-from ._calls import AttemptCall, AttemptNext, Cause, RunCall, RunNext, StepCall, StepNext, StepResult
+from ._calls import AttemptCall, AttemptNext, Cause, RunCall, RunNext, StepNext, StepResult
 from ._chain import Chain
 from ._layers import Middleware, Observer
 from ._notices import (
@@ -24,6 +24,7 @@ from ._notices import (
     WaitEnded,
     WaitStarted,
 )
+from ._step_call import StepCall
 
 __all__ = [
     "AttemptCall",

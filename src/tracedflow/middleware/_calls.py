@@ -1,17 +1,15 @@
-"""The calls that layers wrap: a run, a step execution, an attempt."""
+"""The calls that layers wrap: a run, an attempt, and, beside this, a step execution."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from .._keys import with_keys
 from ..events import Event, StopEvent
-from ..retry_policy import max_attempts
+from ._step_call import StepCall
 
 if TYPE_CHECKING:
-    from ..decorators import StepConfig
     from ..records import AttemptRecord
 
 StepResult: TypeAlias = Event | list[Event] | None
@@ -60,98 +58,6 @@ class RunCall:
     span_id: str | None = None
     cancel_reason: str | None = None  # once it is stopped: cancelled | run_timeout | sibling_failed (of its parent) | suspended
     records: Sequence[AttemptRecord] = ()  # the engine's bounded deque; complete when `call_next` returned
-
-
-@with_keys("queued", "collecting", "span_context", "trace_id", "span_id", "_causes", "_outgoing")
-@dataclass
-class StepCall:
-    """One step execution, over all its attempts. Treat the fields as read-only, except where said.
-
-    `headers` came with the event; what a layer puts into `outgoing` is copied onto every event that the execution
-    sends or returns from then on. A tracing layer sets `span_context`, `trace_id` and `span_id`. The times and counts
-    are live: read them after `await call_next(call)` for their final values.
-    """
-
-    run: RunCall
-    config: StepConfig
-    execution: int  # sequence number in the run
-    inputs: tuple[Event, ...]
-    sources: Any  # what `origin` makes `causes` of; most executions are never asked
-    origin: Callable[[Any], tuple[Cause, ...]]
-    enqueued_at: float  # run clock
-    started_at: float  # run clock
-    headers: Mapping[str, str] | None = None
-    # Not slotted, and set when they change: an object with 30 slots to fill and five containers cost 2 µs a step.
-    attempts: int = field(default=0, init=False)
-    queued: float = field(default=0.0, init=False)  # seconds waiting for a slot or a limit, over all attempts
-    backoff: float = field(default=0.0, init=False)  # seconds between attempts
-    waiting: float = field(default=0.0, init=False)  # seconds parked in wait_for_event
-    blocked: float = field(default=0.0, init=False)  # seconds in which the step blocked the event loop
-    limit_waits: Sequence[tuple[str, float]] = field(default=(), init=False)  # (limit, seconds)
-    emitted: Sequence[tuple[int, str]] = field(default=(), init=False)  # (event id, type name) sent or returned
-    collecting: bool = field(default=False, init=False)  # its last `collect_events` answered None
-    collected: tuple[Cause, ...] = field(default=(), init=False)  # what its completed joins are made of
-    measurements: Sequence[tuple[str, float, str]] = field(default=(), init=False)  # (name, value, unit)
-    interruptions: tuple[tuple[str, float, float], ...] = field(default=(), init=False)  # (waiting | queued | blocked, from, until)
-    cancel_reason: str | None = field(default=None, init=False)  # cancelled | run_timeout | sibling_failed | suspended
-    span_context: object | None = field(default=None, init=False)
-    trace_id: str | None = field(default=None, init=False)
-    span_id: str | None = field(default=None, init=False)
-    _causes: tuple[Cause, ...] | None = field(default=None, init=False)
-    _outgoing: dict[str, str] | None = field(default=None, init=False)
-    _annotations: dict[str, object] | None = field(default=None, init=False)
-    _scope: Any = field(default=None, init=False, repr=False)  # the engine's side of it, while it is live
-
-    @property
-    def workflow(self) -> str:
-        """The name of the workflow."""
-        return self.run.workflow
-
-    @property
-    def run_id(self) -> str:
-        """The id of the run."""
-        return self.run.run_id
-
-    @property
-    def step(self) -> str:
-        """The name of the step."""
-        return self.config.name
-
-    @property
-    def max_attempts(self) -> int | None:
-        """How many attempts its retry policy allows at most; None: it has none, or does not say."""
-        return max_attempts(self.config.retry_policy)
-
-    @property
-    def causes(self) -> tuple[Cause, ...]:
-        """Where each input came from."""
-        if self._causes is None:
-            self._causes = self.origin(self.sources)
-        return self._causes
-
-    @property
-    def outgoing(self) -> dict[str, str]:
-        """Headers for every event that the execution sends or returns from now on."""
-        if self._outgoing is None:
-            self._outgoing = {}
-        return self._outgoing
-
-    @property
-    def annotations(self) -> dict[str, object]:
-        """Facts of the step's own, from `ctx.annotate`."""
-        if self._annotations is None:
-            self._annotations = {}
-        return self._annotations
-
-    @property
-    def event(self) -> Event:
-        """The input event of a step that takes one."""
-        return self.inputs[0]
-
-    @property
-    def event_type(self) -> str:
-        """The class name of the first input event; of a list without members, `list`."""
-        return type(self.inputs[0]).__name__ if self.inputs else "list"
 
 
 @dataclass(slots=True, kw_only=True)

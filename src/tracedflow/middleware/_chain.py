@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ._apart import Apart, call_apart
-from ._calls import AttemptCall, AttemptNext, RunCall, RunNext, StepCall, StepNext
+from ._calls import AttemptCall, AttemptNext, RunCall, RunNext, StepNext
 from ._layers import Middleware, Observer
 from ._notices import MiddlewareFailed, Notice
+from ._step_call import StepCall
 
 _log = logging.getLogger("tracedflow.middleware")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from ..events import StopEvent
-from ._calls import AttemptCall, AttemptNext, RunCall, RunNext, StepCall, StepNext, StepResult
+from ._calls import AttemptCall, AttemptNext, RunCall, RunNext, StepNext, StepResult
 from ._notices import Notice
+from ._step_call import StepCall
 
 
 class Middleware:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ._calls import Cause, RunCall, StepCall
+from ._calls import Cause, RunCall
+from ._step_call import StepCall
 
 if TYPE_CHECKING:
     from ..records import Outcome, RunReport

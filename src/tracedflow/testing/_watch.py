@@ -15,9 +15,10 @@ from typing import Any
 from .. import _config
 from .._engine import _live
 from .._engine._runner import Runner
+from .._record_log import RecordLog
 from ..handler import WorkflowHandler
 from ..inspect.waterfall import waterfall
-from ..records import RecordLog, RunReport
+from ..records import RunReport
 from ._recorder import Recorder
 
 _KEPT = 100  # runs of one test

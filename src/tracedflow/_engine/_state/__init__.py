@@ -38,7 +38,7 @@ from ._inputs import (
     SendOn,
     Streamed,
 )
-from ._joins import join
+from ._joins import join, told
 from ._lanes import admit, park, pump, wake
 from ._model import (
     DROPS_KEPT,
@@ -48,6 +48,8 @@ from ._model import (
     Envelope,
     Execution,
     Lane,
+    Phase,
+    Resuming,
     Routes,
     RunState,
     Status,
@@ -85,12 +87,14 @@ __all__ = [
     "Joining",
     "Lane",
     "OpenWait",
+    "Phase",
     "Publish",
     "Rare",
     "Recover",
     "Remember",
     "Restart",
     "Resume",
+    "Resuming",
     "Returned",
     "Routed",
     "Routes",
@@ -114,5 +118,6 @@ __all__ = [
     "pump",
     "reduce",
     "send",
+    "told",
     "wake",
 ]

@@ -10,8 +10,8 @@ from ._inputs import Collect
 from ._model import Buffer, Envelope, Execution, RunState
 
 
-def join(state: RunState, execution: Execution, asked: Collect) -> Joined | Joining:
-    """Add an event to a join; the answer goes to the execution's memo."""
+def join(state: RunState, execution: Execution, asked: Collect) -> list[Envelope] | None:
+    """Add an event to a join; return a full set if there is one. The answer goes to the execution's memo."""
     expected = asked.expected
     slot = (execution.step, asked.buffer)
     buffer = state.buffers.get(slot)
@@ -23,13 +23,21 @@ def join(state: RunState, execution: Execution, asked: Collect) -> Joined | Join
     collected = _full_set(buffer) if buffer.size >= len(expected) else None
     if collected is None:
         execution.remember(asked.key, None)
-        return Joining(execution.id, type(asked.event), asked.buffer, buffer.size, len(expected))
+        return None
     execution.remember(asked.key, [envelope.event for envelope in collected])
     for envelope in collected:
         state.count_collected(envelope)
     if buffer.size == 0:
         del state.buffers[slot]
-    return Joined(execution.id, collected)
+    return collected
+
+
+def told(state: RunState, asked: Collect, collected: list[Envelope] | None) -> Joined | Joining:
+    """Return what is to be told of an event that a join took."""
+    if collected is not None:
+        return Joined(asked.execution, collected)
+    buffer = state.buffers[state.executions[asked.execution].step, asked.buffer]
+    return Joining(asked.execution, type(asked.event), asked.buffer, buffer.size, len(asked.expected))
 
 
 def _envelope_of(execution: Execution, event: Event) -> Envelope:

@@ -25,7 +25,7 @@ from ._inputs import (
     SendOn,
     Streamed,
 )
-from ._joins import join
+from ._joins import join, told
 from ._lanes import admit, park, pump, regain, wake
 from ._model import HELD_PER_TYPE, Drop, Envelope, Execution, Routes, RunState, Status, is_over
 from ._streams import fill_slot, gather, ignore, leave, open_stream
@@ -49,7 +49,7 @@ def reduce(state: RunState, happened: Input, routes: Routes) -> list[Command]:
         case Recover():
             _recover(state, happened, routes, out)
         case Collect():
-            out.append(join(state, state.executions[happened.execution], happened))
+            out.append(told(state, happened, join(state, state.executions[happened.execution], happened)))
         case Begin():
             _begin(state, happened, routes, out)
         case OpenWait():

@@ -108,7 +108,7 @@ def _unresumed(state: RunState, wait: int) -> Execution | None:
     for lane in state.lanes.values():
         for resuming in lane.resuming:
             if resuming[1] == wait:
-                lane.resuming = deque(other for other in lane.resuming if other is not resuming)
+                lane.resuming = deque(other for other in lane.resuming if other[1] != wait)
                 execution = state.executions[resuming[0]]
                 execution.resuming -= 1
                 return execution

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from ... import clock
 from ..._engine._dispatch import current_runner
+from ..._record_log import RecordLog
 from ...middleware import (
     EventDropped,
     EventStreamed,
@@ -32,7 +33,6 @@ from ...middleware import (
     WaitEnded,
 )
 from ...outcomes import outcome_of_run
-from ...records import RecordLog
 from .. import names
 from ._families import Families, LiveRun
 from ._otel_sink import OtelSink
@@ -90,7 +90,7 @@ class Metrics(Observer):
         run = LiveRun(call, clock.active.get(), runner.state if runner is not None and runner.run_id == call.run_id else None)
         families.begin(run)
         if isinstance(call.records, RecordLog):
-            call.records.listeners += families.takers
+            call.records.listeners += families.takers_of(call.workflow)
         try:
             result = await call_next(call)
         except GeneratorExit:

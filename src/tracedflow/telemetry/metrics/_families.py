@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -15,27 +15,24 @@ from opentelemetry.trace import SpanContext
 
 from ..._engine import _live
 from ...outcomes import FAILURES
-from ...records import ENDED_AT, OUTCOME, error_of, input_types
 from .. import names
 from ._sinks import Count, Labels, Level, Sink, Timer
+from ._tallies import EXEMPLAR_EVERY, StepTally, Taker, sampled_context
 
 if TYPE_CHECKING:
     from ..._engine._state import RunState
+    from ..._record_log import Listener
     from ...clock import Clock
     from ...middleware import RunCall, StepCall
-    from ...records import Outcome, Row
+    from ...records import Outcome
 
 _log = logging.getLogger("tracedflow.metrics")
 
-EXEMPLAR_EVERY = 1.0  # seconds: a backend keeps few
 REFRESH = 5.0  # seconds between looks at the live runs, where no scrape comes to this process
-_SAMPLED = 1  # the bit of the trace flags
 _PENDING = 256  # attempts of a step that are taken down before they are summed
 _RUNS_PENDING = 16  # the same of runs: each has more to be summed
 
 ChildT = TypeVar("ChildT")
-Entry: TypeAlias = "tuple[Row, bool, float, float, SpanContext | None]"  # row, last, seconds, queued, exemplar
-
 EndedRun: TypeAlias = "tuple[str, Outcome | None, float, SpanContext | None, list[tuple[str, int]]]"
 """workflow, how it ended (None: it was let go), seconds, exemplar, and events that it sent, by type"""
 
@@ -75,33 +72,6 @@ class Family(Generic[ChildT]):
                 names.OTHER,
             )
         return (names.OTHER,) * len(self.spec.labels)
-
-
-def sampled_context(call: RunCall | StepCall) -> SpanContext | None:
-    """Return the span of a call, if a backend will have it."""
-    context = call.span_context
-    return context if isinstance(context, SpanContext) and context.trace_flags & _SAMPLED else None
-
-
-class StepTally:
-    """The attempts of one step that are taken down and not summed yet."""
-
-    __slots__ = ("entries", "labels", "marked")
-
-    def __init__(self, labels: tuple[str, str]) -> None:
-        self.labels = labels
-        self.entries: deque[Entry] = deque()  # appended by loops, emptied by whoever looks: both are safe with threads
-        self.marked: dict[object, float] = {}  # outcome -> when it had its last exemplar
-
-    def take(self, row: Row, call: StepCall, last: bool) -> None:
-        """Take down an attempt."""
-        ended: float = row[ENDED_AT]  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-        exemplar = None
-        if last and call.trace_id is not None and ended - self.marked.get(row[OUTCOME], 0.0) >= EXEMPLAR_EVERY:
-            exemplar = sampled_context(call)
-            if exemplar is not None:
-                self.marked[row[OUTCOME]] = ended
-        self.entries.append((row, last, ended - call.started_at, call.queued, exemplar))
 
 
 @dataclass(slots=True, eq=False)
@@ -168,7 +138,7 @@ class Families:
         self._adding, self._summing = threading.RLock(), threading.RLock()
         self._ended: deque[EndedRun] = deque()  # runs that are taken down and not summed yet
         self._marked: dict[tuple[str, Outcome | None], float] = {}
-        self.takers = (self.take,)  # one for all runs
+        self._takers: dict[str, tuple[Listener, ...]] = {}  # by workflow
         self._seen: set[str] = set()  # workflows: one without a live run shows 0, so that its series does not end
         self._ticking: asyncio.AbstractEventLoop | None = None  # the one whose timer looks at the live runs
         sink.at_scrape(
@@ -241,17 +211,22 @@ class Families:
 
     # --- attempts ---
 
-    def take(self, row: Row, call: StepCall, last: bool) -> None:
-        """Take down an attempt; hears of every one."""
-        tally = self._steps.get((call.run.workflow, call.config.name))
-        if tally is None:
-            tally = self._add_step(call.run.workflow, call.config.name, call.config.num_workers)
-        tally.take(row, call, last)
-        if last and (call.limit_waits or call.measurements or call.collecting or call.collected):
-            self._count_details(call)
-        if self._sink.eager or len(tally.entries) >= _PENDING:
-            with self._summing:
-                self._sum(tally)
+    def takers_of(self, workflow: str) -> tuple[Listener, ...]:
+        """Return what hears of every attempt of the runs of a workflow."""
+        found = self._takers.get(workflow)
+        if found is None:
+            taker = Taker(1 if self._sink.eager else _PENDING, self._step_of, self._count_details, self._settle_step)
+            found = (taker.take,)
+            if len(self._takers) < names.MAX_LABEL_SETS:
+                self._takers[workflow] = found
+        return found
+
+    def _step_of(self, call: StepCall) -> StepTally:
+        return self._steps.get((call.workflow, call.step)) or self._add_step(call.workflow, call.step, call.config.num_workers)
+
+    def _settle_step(self, tally: StepTally) -> None:
+        with self._summing:
+            self._sum(tally)
 
     def _add_step(self, workflow: str, step: str, slots: int) -> StepTally:
         labels = (workflow, step)
@@ -264,7 +239,7 @@ class Families:
             return self._steps[labels]
 
     def _count_details(self, call: StepCall) -> None:
-        if call.collecting or call.collected:
+        if call.collecting or call.joined:
             self.events(call.workflow, call.event_type, names.COLLECTED_ACTION).inc()
         for limit, seconds in call.limit_waits:
             self.limit_wait(limit, call.workflow, call.step).observe_all((seconds,))
@@ -283,29 +258,19 @@ class Families:
                 self._sum(tally)
 
     def _sum(self, tally: StepTally) -> None:
-        counts: dict[tuple[object, str, bool, Row], int] = {}
-        seconds: dict[object, list[float]] = defaultdict(list)
-        queued: list[float] = []
-        while tally.entries:
-            row, last, duration, wait, exemplar = tally.entries.popleft()
-            alike = (row[OUTCOME], error_of(row), last, input_types(row))
-            counts[alike] = counts.get(alike, 0) + 1
-            if not last:
-                continue
-            queued.append(wait)
-            if exemplar is None:
-                seconds[alike[0]].append(duration)
-            else:
-                self.step_duration(*tally.labels, str(alike[0])).observe_all((), (duration, exemplar))
-        if not counts:
+        sums = tally.summed()
+        if not sums.attempts:
             return
-        for (outcome, error, last, kinds), count in counts.items():
-            self.step_attempts(*tally.labels, str(outcome), error if outcome in FAILURES else "").inc(count)
-            for kind in kinds if last else ():
-                self.events(tally.labels[0], str(kind), names.DISPATCHED_ACTION).inc(count)
-        for outcome, values in seconds.items():
-            self.step_duration(*tally.labels, str(outcome)).observe_all(values)
-        self.step_queue_wait(*tally.labels).observe_all(queued)
+        workflow, step = tally.labels
+        for (outcome, error), count in sums.attempts.items():
+            self.step_attempts(workflow, step, outcome, error if outcome in FAILURES else "").inc(count)
+        for kind, count in sums.events.items():
+            self.events(workflow, kind, names.DISPATCHED_ACTION).inc(count)
+        for outcome, values in sums.seconds.items():
+            self.step_duration(workflow, step, outcome).observe_all(values)
+        for outcome, duration, exemplar in sums.marked:
+            self.step_duration(workflow, step, outcome).observe_all((), (duration, exemplar))
+        self.step_queue_wait(workflow, step).observe_all(sums.queued)
 
     # --- where no scrape comes to this process: now and then ---
 

@@ -16,9 +16,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracer, Span, SpanContext, Tracer, TracerProvider
 
+from ..._record_log import RecordLog
 from ...middleware import EventDropped, Notice, Observer, RetryScheduled, WaitEnded, WaitStarted
 from ...outcomes import FAILURES, outcome_of_run, outcome_of_step
-from ...records import AttemptRecord, RecordLog
+from ...records import AttemptRecord
 from .. import attributes, names
 from ..capture import captured, level
 from ..redaction import given_to, remember
@@ -29,9 +30,10 @@ from ._live_trace import LiveTrace
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
+    from ..._record_log import Listener
     from ...events import StopEvent
     from ...middleware import AttemptCall, AttemptNext, RunCall, RunNext, StepCall, StepNext, StepResult
-    from ...records import Listener, Outcome
+    from ...records import Outcome
     from ..attributes import Attributes
 
 _log = logging.getLogger("tracedflow.telemetry")
@@ -359,7 +361,7 @@ def _end_step(call: StepCall, state: LiveTrace, span: Span, result: StepResult, 
                 span.set_attributes(attributes.of_own_facts(call))
             if result is not None and state.shows_payloads:
                 span.set_attributes(_shown(result, names.OUTPUT, state.base, state.capture))
-            if call.collected:
+            if call.joined:
                 _link_collected(call, span)
             if error is not None:
                 cancelled(span, call, outcome)
@@ -393,7 +395,8 @@ def _fail_step(span: Span, outcome: Outcome, error: BaseException, call: StepCal
 def _link_collected(call: StepCall, span: Span) -> None:
     """Link what a completed `collect_events` is made of: known only now, so not at creation."""
     room = names.MAX_LINKS - len(getattr(span, "links", ()))
-    for link in cause_links(call.collected[:room], names.COLLECTED):
+    collected = call.collected
+    for link in cause_links(collected[:room], names.COLLECTED):
         span.add_link(link.context, link.attributes)
-    if len(call.collected) > room:
-        span.set_attribute(names.LINKS_DROPPED, len(call.collected) - room)
+    if len(collected) > room:
+        span.set_attribute(names.LINKS_DROPPED, len(collected) - room)
